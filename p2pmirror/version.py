@@ -1,0 +1,3 @@
+"""The version of p2pmirror, and nothing else."""
+
+VERSION = "0.1.0"
