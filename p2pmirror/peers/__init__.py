@@ -1,0 +1,1 @@
+"""Fetching from another node of the cluster, and remembering how each of them behaved."""

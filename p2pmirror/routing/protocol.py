@@ -1,0 +1,123 @@
+"""What every router offers: find who has a key, say what this node has, know the members.
+
+Laws, which the conformance suite in `tests/routing` holds every router to:
+- `find` yields a provider once, never this node itself, the first one as soon as it is known;
+- what was withdrawn is not found again, whatever arrives late;
+- a node that left or died is not handed out: after 10 s at most when it died silently, at once when it left.
+"""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Literal, NewType, Protocol
+
+import trio
+
+from p2pmirror.oci import Digest, TagName
+from p2pmirror.wire.address import Address
+from p2pmirror.wire.identity import NODE_ID_BYTES, NodeId
+
+Key = NewType("Key", bytes)
+"""20 bytes: where in the node id space the records of a digest or a tag are kept."""
+
+
+def key_of(subject: Digest | TagName) -> Key:
+    """Return the first 20 bytes of sha256 of the digest string or of `registry/repository:tag` (DESIGN: Membership)."""
+    return Key(hashlib.sha256(str(subject).encode()).digest()[:NODE_ID_BYTES])
+
+
+@dataclass(frozen=True, slots=True)
+class TagClaim:
+    """What a provider says a tag names. `age_s`: how long ago it learnt so; `confirmed`: an upstream registry said so."""
+
+    digest: Digest
+    media_type: str
+    size: int
+    age_s: float
+    confirmed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Provider:
+    """A node that is said to hold a key's content, whole or (`complete` False) in part."""
+
+    node_id: NodeId
+    address: Address  # of its registry port
+    zone: str = ""
+    complete: bool = True
+    tag: TagClaim | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What this node says of itself under a key; `since` is trio's clock when a tag was learnt."""
+
+    complete: bool = True
+    tag: TagClaim | None = None
+    since: float = 0.0
+
+
+MemberState = Literal["alive", "suspect", "gone"]
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A node of the cluster as this node sees it; `last_seen_s` seconds ago it was heard."""
+
+    node_id: NodeId
+    address: Address  # of its registry port
+    router_address: Address
+    zone: str
+    state: MemberState
+    last_seen_s: float
+
+
+class Router(Protocol):
+    """Who has it."""
+
+    @property
+    def node_id(self) -> NodeId:
+        """This node's id."""
+        ...
+
+    @property
+    def joined(self) -> bool:
+        """Whether the first join has ended: members are known, or there is nobody else to know."""
+        ...
+
+    def find(self, key: Key) -> AbstractAsyncContextManager[trio.MemoryReceiveChannel[Provider]]:
+        """Look a key up; providers come as they are learnt and the channel ends when no more will come.
+
+        Leaving the block ends the lookup. Nobody found is an empty channel, not an error.
+        """
+        ...
+
+    def advertise(self, offers: Mapping[Key, Offer]) -> None:
+        """Say that this node has these keys, until they are withdrawn; replaces what was said of the same keys."""
+        ...
+
+    def withdraw(self, keys: Iterable[Key]) -> None:
+        """Say that this node no longer has these keys."""
+        ...
+
+    @property
+    def advertised(self) -> int:
+        """How many keys this node says it has."""
+        ...
+
+    def failed(self, node_id: NodeId) -> None:
+        """Report that a dial to this node failed: whoever handed it out checks it at once."""
+        ...
+
+    def members(self) -> list[Member]:
+        """Every member but this node, in no order."""
+        ...
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Join, answer, republish and watch the members until cancelled; `started()` once the port answers."""
+        ...
+
+    async def leave(self) -> None:
+        """Withdraw everything and say goodbye to the members; waits 1 s at most."""
+        ...

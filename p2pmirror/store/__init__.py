@@ -1,0 +1,1 @@
+"""Bytes on this node: what is held, under which names, and open files to serve it from."""

@@ -1,0 +1,182 @@
+"""The list of what a store holds, with a version that readers compare instead of listening to events.
+
+Only the store that owns an inventory changes it, in one step each time, so that a reader who compares versions sees
+every state that lasted and misses none that is current.
+"""
+
+from collections.abc import Iterable, Sequence
+
+import trio
+
+from p2pmirror.oci import Descriptor, Digest, TagName
+from p2pmirror.store.protocol import BlobInfo, Inventory, TagInfo
+
+
+class HeldInventory:
+    """The inventory that one store writes; see `protocol.Inventory` for reading it."""
+
+    def __init__(self) -> None:
+        """Start empty, at version 0, not walked."""
+        self._blobs: dict[Digest, BlobInfo] = {}
+        self._tags: dict[TagName, TagInfo] = {}
+        self._referrers: dict[Digest, dict[Digest, Descriptor]] = {}
+        self._walked = False
+        self._version = 0
+        self._changed = trio.Event()
+
+    @property
+    def version(self) -> int:
+        """Grows with every change."""
+        return self._version
+
+    @property
+    def walked(self) -> bool:
+        """Whether the store has been walked once."""
+        return self._walked
+
+    def blob(self, digest: Digest) -> BlobInfo | None:
+        """Return what is known of a held blob."""
+        return self._blobs.get(digest)
+
+    def tag(self, name: TagName) -> TagInfo | None:
+        """Return what a tag names here."""
+        return self._tags.get(name)
+
+    def blobs(self) -> Iterable[BlobInfo]:
+        """Every held blob."""
+        return self._blobs.values()
+
+    def tags(self) -> Iterable[TagInfo]:
+        """Every held tag."""
+        return self._tags.values()
+
+    def referrers(self, subject: Digest) -> tuple[Descriptor, ...]:
+        """Held manifests that name `subject`, sorted by digest."""
+        found = self._referrers.get(subject, {})
+        return tuple(found[digest] for digest in sorted(found) if digest in self._blobs)
+
+    async def changed(self, since: int) -> int:
+        """Wait until the version differs from `since`; return it."""
+        while self._version == since:
+            await self._changed.wait()
+        return self._version
+
+    def replace(
+        self,
+        blobs: Iterable[BlobInfo],
+        tags: Iterable[TagInfo],
+        referrers: Iterable[tuple[Digest, Descriptor]] = (),
+    ) -> None:
+        """Make the result of a whole walk the inventory; a tag that still names the same keeps its `since`."""
+        new_blobs = {info.digest: info for info in blobs}
+        new_tags = {info.name: self._same_or(info) for info in tags}
+        new_referrers: dict[Digest, dict[Digest, Descriptor]] = {}
+        for subject, descriptor in referrers:
+            new_referrers.setdefault(subject, {})[descriptor.digest] = descriptor
+        if (new_blobs, new_tags, new_referrers) != (self._blobs, self._tags, self._referrers) or not self._walked:
+            self._blobs, self._tags, self._referrers = new_blobs, new_tags, new_referrers
+            self._walked = True
+            self._bump()
+
+    def update(
+        self,
+        *,
+        blobs: Iterable[BlobInfo] = (),
+        tags: Iterable[TagInfo] = (),
+        gone_blobs: Iterable[Digest] = (),
+        gone_tags: Iterable[TagName] = (),
+        referrers: Iterable[tuple[Digest, Descriptor]] = (),
+    ) -> None:
+        """Add and drop in one step; dropping what is not listed does no harm."""
+        before = self._version
+        for info in blobs:
+            if self._blobs.get(info.digest) != info:
+                self._blobs[info.digest] = info
+                self._version += 1
+        for tag in tags:
+            kept = self._same_or(tag)
+            if self._tags.get(tag.name) != kept:
+                self._tags[tag.name] = kept
+                self._version += 1
+        for digest in gone_blobs:
+            self._version += self._blobs.pop(digest, None) is not None
+        for name in gone_tags:
+            self._version += self._tags.pop(name, None) is not None
+        for subject, descriptor in referrers:
+            self._referrers.setdefault(subject, {})[descriptor.digest] = descriptor
+            self._version += 1
+        if self._version != before:
+            self._wake()
+
+    def _same_or(self, info: TagInfo) -> TagInfo:
+        """Return the tag as it is listed when only the moment of learning differs."""
+        old = self._tags.get(info.name)
+        if old is not None and (old.digest, old.media_type, old.size, old.confirmed) == (
+            info.digest,
+            info.media_type,
+            info.size,
+            info.confirmed,
+        ):
+            return old
+        return info
+
+    def _bump(self) -> None:
+        self._version += 1
+        self._wake()
+
+    def _wake(self) -> None:
+        self._changed.set()
+        self._changed = trio.Event()
+
+
+class UnionInventory:
+    """Several inventories read as one; the first that lists something is believed."""
+
+    def __init__(self, parts: Sequence[Inventory]) -> None:
+        """Read `parts` in this order."""
+        self._parts = tuple(parts)
+
+    @property
+    def version(self) -> int:
+        """Grows with every change of any part."""
+        return sum(part.version for part in self._parts)
+
+    @property
+    def walked(self) -> bool:
+        """Whether every part has been walked."""
+        return all(part.walked for part in self._parts)
+
+    def blob(self, digest: Digest) -> BlobInfo | None:
+        """Return the first part's entry that knows a media type, else the first entry."""
+        found = [info for part in self._parts if (info := part.blob(digest)) is not None]
+        return next((info for info in found if info.media_type is not None), found[0] if found else None)
+
+    def tag(self, name: TagName) -> TagInfo | None:
+        """Return what the first part says that has the tag."""
+        return next((info for part in self._parts if (info := part.tag(name)) is not None), None)
+
+    def blobs(self) -> Iterable[BlobInfo]:
+        """Every blob held in any part, once."""
+        return {info.digest: info for part in reversed(self._parts) for info in part.blobs()}.values()
+
+    def tags(self) -> Iterable[TagInfo]:
+        """Every tag held in any part, once."""
+        return {info.name: info for part in reversed(self._parts) for info in part.tags()}.values()
+
+    def referrers(self, subject: Digest) -> tuple[Descriptor, ...]:
+        """Held manifests that name `subject`, of all parts, sorted by digest."""
+        found = {each.digest: each for part in self._parts for each in part.referrers(subject)}
+        return tuple(found[digest] for digest in sorted(found))
+
+    async def changed(self, since: int) -> int:
+        """Wait until any part has changed since the sum of versions was `since`; return the sum."""
+        while self.version == since:
+            async with trio.open_nursery() as nursery:
+
+                async def watch(part: Inventory) -> None:
+                    await part.changed(part.version)
+                    nursery.cancel_scope.cancel()
+
+                for part in self._parts:
+                    nursery.start_soon(watch, part)
+        return self.version
