@@ -29,7 +29,7 @@ def key_of(subject: Digest | TagName) -> Key:
 
 @dataclass(frozen=True, slots=True)
 class TagClaim:
-    """What a provider says a tag names. `age_s`: how long ago it learnt so; `confirmed`: an upstream registry said so."""
+    """What a provider says a tag names; it learnt so `age_s` ago, `confirmed` by an upstream registry or not."""
 
     digest: Digest
     media_type: str

@@ -173,10 +173,10 @@ class UnionInventory:
         while self.version == since:
             async with trio.open_nursery() as nursery:
 
-                async def watch(part: Inventory) -> None:
-                    await part.changed(part.version)
+                async def watch(part: Inventory, seen: int) -> None:
+                    await part.changed(seen)
                     nursery.cancel_scope.cancel()
 
                 for part in self._parts:
-                    nursery.start_soon(watch, part)
+                    nursery.start_soon(watch, part, part.version)
         return self.version

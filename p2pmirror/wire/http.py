@@ -1,8 +1,8 @@
 """HTTP messages as the server and the client exchange them: heads as values, bodies as things that move themselves.
 
 A response body is bytes, a part of an open file (sent with sendfile), or a pump that writes what arrives from
-elsewhere. Whatever the body is, its length is known before the first byte goes out; a body that cannot be finished is cut short
-of that length with a FIN, never ended cleanly.
+elsewhere. Whatever the body is, its length is known before the first byte goes out; a body that cannot be finished is
+cut short of that length with a FIN, never ended cleanly.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
