@@ -1,0 +1,1 @@
+"""Where bytes come from: this node, a peer, or nobody."""
