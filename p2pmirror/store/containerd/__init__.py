@@ -1,0 +1,1 @@
+"""containerd's content store, over its gRPC API and its content directory."""
