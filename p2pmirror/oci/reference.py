@@ -1,6 +1,6 @@
 """A reference is what people and containerd write to name an image: registry, repository, tag, digest.
 
-Laws: a value that exists is well formed and says everything, the registry included; what was parsed has one spelling for
+Laws: a value that exists is well formed and says all, the registry included; what was parsed has one spelling for
 one image (docker.io has three names, its official images a `library/` that people leave out, host names no case);
 nothing adds `latest` unless it is asked to.
 
