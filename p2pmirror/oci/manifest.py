@@ -1,10 +1,11 @@
 """Manifests and indexes: the documents that say of which contents an image is made.
 
 Laws: a document means one thing or is refused (no key twice, no index that is also a manifest, no media type that
-contradicts the one it was asked for by); reading raises `Invalid` and nothing else, whatever the bytes; size and depth are bounded.
+contradicts the one it was asked for by); reading raises `Invalid` and nothing else, whatever the bytes; size and
+depth are bounded.
 
-Follows the OCI image specification (manifest.md, image-index.md), its artifact manifest of 1.1's candidates, and Docker's
-image manifest version 2, schema 2. Against ambiguity: GHSA-77vh-xpmg-72qh.
+Follows the OCI image specification (manifest.md, image-index.md), the artifact manifest of 1.1's release candidates, and
+Docker's image manifest version 2, schema 2. Against documents with two meanings: GHSA-77vh-xpmg-72qh.
 """
 
 import json
@@ -13,18 +14,22 @@ from dataclasses import dataclass, field
 from typing import Any, Final, NoReturn
 
 from p2pmirror.oci import mediatype
-from p2pmirror.oci.descriptor import Descriptor, read_annotations, read_descriptor, read_object, read_text
+from p2pmirror.oci.descriptor import Descriptor, read_annotations, read_descriptor, read_object, read_text, spellings
 from p2pmirror.oci.errors import Invalid
 
 # bytes: what containerd reads of a manifest; registries stop a little earlier, at 4 MiB
 DOCUMENT_BYTES_MAX: Final = 4 * 1048 * 1048
 DESCRIPTORS_MAX: Final = 10_000  # descriptors of one document: overlayfs stacks 500 layers, large indexes name hundreds
 
-_MANIFEST_FIELDS: Final = frozenset({"config", "layers", "blobs"})
-_INDEX_FIELDS: Final = frozenset({"manifests"})
-_FIELDS: Final = (
-    *("schemaVersion", "mediaType", "artifactType", "subject", "annotations", "fsLayers"),
-    *sorted(_MANIFEST_FIELDS | _INDEX_FIELDS),
+_PARTS: Final = frozenset({"config", "layers", "blobs", "manifests"})
+_IMAGE_PARTS: Final = frozenset({"config", "layers"})
+_PARTS_OF: Final = {  # which of them a document of this kind may have; an image's parts where the kind is not listed
+    mediatype.OCI_INDEX: frozenset({"manifests"}),
+    mediatype.DOCKER_MANIFEST_LIST: frozenset({"manifests"}),
+    mediatype.OCI_ARTIFACT_MANIFEST: frozenset({"blobs"}),
+}
+_FIELDS: Final = spellings(
+    "schemaVersion", "mediaType", "artifactType", "subject", "annotations", "fsLayers", *sorted(_PARTS)
 )
 
 
@@ -93,17 +98,14 @@ def _constant(name: str) -> NoReturn:
 
 def _media_type(fields: Mapping[str, Any], asked: str | None) -> str:
     _check_schema(fields)
-    said = read_text(fields, "mediaType", "a manifest")
+    said = read_text(fields, "mediaType", "a manifest") or None  # Go writes what it leaves out as ""
     if asked is not None and said is not None and asked != said:
-        raise Invalid("MANIFEST_INVALID", f"a manifest asked for as {asked[:127]} says of itself", said)
+        raise Invalid("MANIFEST_INVALID", "a manifest is not what it was asked for as, but says of itself", said)
     kind = asked or said or _shape(fields)
     if not mediatype.describes(kind):
         raise Invalid("UNSUPPORTED", "no manifest of this media type is known", kind)
-    wrong = _MANIFEST_FIELDS if mediatype.is_index(kind) else _INDEX_FIELDS
-    if not wrong.isdisjoint(fields):
-        raise Invalid(
-            "MANIFEST_INVALID", "a manifest has the fields of an index, or an index those of a manifest", kind
-        )
+    if not (_PARTS - _PARTS_OF.get(kind, _IMAGE_PARTS)).isdisjoint(fields):
+        raise Invalid("MANIFEST_INVALID", "a manifest has the parts of another kind of manifest", kind)
     return kind
 
 

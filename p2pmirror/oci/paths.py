@@ -1,7 +1,8 @@
 """The paths of the registry API, read and built.
 
-Laws: percent-encoding is taken off once, before anything else is looked at; what is read is well formed (so it has no NUL, no
-`..` and no empty component); a path that is not one of these is `NotAPath`, one of these with a wrong part is `Invalid`.
+Laws: percent-encoding is taken off once, before anything else is looked at; what is read is well formed (so it has no
+NUL, no `..` and no empty component); a path that is not one of these is `NotAPath`, one of these with a wrong part is
+`Invalid`.
 
 Follows the OCI distribution specification, section "Endpoints": the ones that read.
 """
@@ -18,9 +19,7 @@ from p2pmirror.oci.reference import check_repository, check_tag
 
 # characters: repository, sha512 digest and the words between need 410, percent-encoding of all of them three times that
 PATH_CHARACTERS_MAX: Final = 1_536
-PATHS_REMEMBERED: Final = (
-    2_048  # paths: a cluster's rollout asks for some hundreds again and again; 6 MiB at the very most
-)
+PATHS_REMEMBERED: Final = 2_048  # paths: a rollout asks for some hundreds again and again; at the very most 6 MiB
 
 _ESCAPE_BROKEN: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
@@ -31,7 +30,7 @@ class NotAPath(Invalid):
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """`/v2/`: is a registry here?."""
+    """`/v2/`: asks whether a registry is here."""
 
 
 @dataclass(frozen=True, slots=True)

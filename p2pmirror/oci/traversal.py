@@ -1,8 +1,8 @@
 """A walk finds all content that an image needs, from its root down, reading only manifests and indexes.
 
-Laws: every digest is found once, nearest to the root, parents before children; every document is asked for once; a document
-is believed only if it has the digest that it was asked for by; what is absent or broken ends its own branch and nothing else;
-cycles, depth and number are bounded, so that a walk over hostile content ends.
+Laws: every digest is found once, parents before children; every document is asked for once; a document is believed only
+if it has the digest that it was asked for by; what is absent or broken ends its own branch and nothing else; depth and
+number are bounded, so that a walk over hostile content ends.
 
 `Walk` only thinks; `walk` drives it over a function, and a task that awaits drives it the same way.
 """
@@ -45,8 +45,8 @@ class Visit:
 class Walk:
     """The state of one walk: ask `next_reads`, tell `answered`, until there is nothing to read and nothing open.
 
-    `found` is every descriptor reached so far by digest and `visits` the same in order; `missing` are the documents that
-    were absent, `invalid` those that could not be believed. `is_truncated` says that a limit left something out.
+    `found` is every descriptor reached so far, by digest, and `visits` the same in order; `missing` are the documents
+    that were absent, `invalid` those that could not be believed. `is_truncated` says that a limit left something out.
     """
 
     def __init__(
