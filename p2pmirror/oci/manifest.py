@@ -4,7 +4,7 @@ Laws: a document means one thing or is refused (no key twice, no index that is a
 contradicts the one it was asked for by); reading raises `Invalid` and nothing else, whatever the bytes; size and
 depth are bounded.
 
-Follows the OCI image specification (manifest.md, image-index.md), the artifact manifest of 1.1's release candidates, and
+Follows the OCI image specification (manifest.md, image-index.md), the artifact manifest of 1.1's candidates, and
 Docker's image manifest version 2, schema 2. Against documents with two meanings: GHSA-77vh-xpmg-72qh.
 """
 

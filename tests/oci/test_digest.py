@@ -79,19 +79,20 @@ def test_no_digest_of_an_unknown_algorithm():
         Digest.of(b"", "md5")
 
 
-@given(st.text())
+@given(st.text() | st.from_regex(r"sha(256|512):[0-9a-f]{60,70}\n?", fullmatch=True))
 def test_arbitrary_text_gives_a_digest_or_invalid(text):
     """No text makes parsing fail in another way, and what parses is what was written."""
     try:
-        assert str(Digest.parse(text)) == text
-    except Invalid as refusal:
-        assert refusal.code == "DIGEST_INVALID"
+        digest = Digest.parse(text)
+    except Invalid:
+        return
+    assert str(digest) == text
 
 
 @given(st.text(min_size=81, alphabet=st.characters(codec=None)))
 def test_a_message_quotes_at_most_80_characters(text):
     """However long or odd the input, the message shows its first 80 characters, printable ones only."""
     message = str(Invalid("NAME_INVALID", "wrong", text))
-    assert message.startswith(f"wrong: {ascii(text[:80])}")
+    assert message.startswith(f"wrong: {text[:80]!a}")
     assert message.endswith(f"({len(text)} characters)")
     assert message.isprintable()
