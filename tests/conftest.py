@@ -1,0 +1,56 @@
+"""Which groups of tests run here, and a word about those that are left out.
+
+Laws: a group is left out with a reason that names it, never silently; in CI (CI=true) nothing that can be installed may
+be missing, so the lab then fails instead.
+"""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from tests.lab.needs import missing
+
+pytest_plugins = ("tests.lab.plugin",)
+
+LEFT_OUT = "left out: "
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--long", action="store_true", help="run the tests marked long too (P2PMIRROR_LONG=1 does the same)"
+    )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Leave a test out before any of its fixtures is made."""
+    if item.get_closest_marker("long") and not _long(item.config):
+        pytest.skip(f"{LEFT_OUT}long (needs --long or P2PMIRROR_LONG=1)")
+    if item.get_closest_marker("lab") and (lacking := missing()):
+        reason = f"{LEFT_OUT}lab (needs root, containerd, docker-registry, skopeo, ip; here is no {lacking})"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason, pytrace=False)
+        pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def long(request: pytest.FixtureRequest) -> bool:
+    """Whether this is a long run: more rounds of what is the same each time."""
+    return _long(request.config)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say once a group what was left out, and how many tests that were."""
+    counts: dict[str, int] = {}
+    for report in terminalreporter.getreports("skipped"):
+        reason = report.longrepr[2].removeprefix("Skipped: ") if isinstance(report.longrepr, tuple) else ""
+        if reason.startswith(LEFT_OUT):
+            counts[reason] = counts.get(reason, 0) + 1
+    for reason, count in counts.items():
+        terminalreporter.write_line(f"{reason}: {count} tests", yellow=True)
+
+
+def _long(config: pytest.Config) -> bool:
+    return bool(config.getoption("--long")) or os.environ.get("P2PMIRROR_LONG") == "1"
