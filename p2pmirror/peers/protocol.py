@@ -1,6 +1,5 @@
 """What it means to fetch from a peer: one question, one answer whose bytes are read as they come."""
 
-from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -43,14 +42,18 @@ class Answer(Protocol):
         """
         ...
 
+    def close(self) -> None:
+        """Give the connection back, or drop it when bytes were left unread; waits for nothing, twice does no harm."""
+        ...
+
 
 class Peers(Protocol):
     """Fetches from peers over kept connections."""
 
-    def ask(self, node_id: NodeId, address: Address, question: Question) -> AbstractAsyncContextManager[Answer]:
-        """Ask a peer; leaving the block gives the connection back, or closes it when bytes are left unread.
+    async def ask(self, node_id: NodeId, address: Address, question: Question) -> Answer:
+        """Ask a peer and return its answer once its head was read and checked; the caller closes it.
 
         Raises `NotHere` (404), `Unreachable` (no connection within its limit, cut off, 5xx), `PeerMisbehaved`
-        (an answer that is no answer to this question). The caller sets the deadline for the head.
+        (an answer that is no answer to this question). The caller sets the deadline; cancellation drops the connection.
         """
         ...

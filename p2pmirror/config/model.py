@@ -1,0 +1,65 @@
+"""The settings once they are understood: plain values, grouped by the room that they are for."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from p2pmirror.errors import MirrorError
+from p2pmirror.oci.filters import Filters
+from p2pmirror.routing.bootstrap import Bootstrap
+from p2pmirror.wire.address import Address
+
+
+class BadSetting(MirrorError):
+    """A setting that cannot be: names the key, the value and what is allowed, in one line."""
+
+    def __init__(self, key: str, value: object, allowed: str) -> None:
+        """Describe the mistake; a long value is shortened."""
+        shown = repr(value)
+        super().__init__(f"{key} = {shown if len(shown) <= 200 else shown[:197] + '...'}: allowed: {allowed}")
+        self.key = key
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerdStore:
+    """Serve a containerd's content."""
+
+    sock: Path
+    namespace: str
+    content_path: Path | None  # None: ask containerd
+
+
+@dataclass(frozen=True, slots=True)
+class LayoutStore:
+    """Serve a directory in OCI image layout."""
+
+    directory: Path
+
+
+StoreChoice = ContainerdStore | LayoutStore | None
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Everything that an agent is told at its start."""
+
+    registry_addr: Address
+    router_addr: Address
+    observability_addr: Address
+    advertise_host: str | None
+    zone: str
+    store: StoreChoice
+    data_dir: Path | None
+    bootstrap: Bootstrap | None
+    mirror_resolve_timeout_s: float
+    mirror_resolve_retries: int
+    resolve_tags: bool
+    fallback: bool
+    default_registry: str
+    registries_only: bool
+    registries: frozenset[str]
+    upload_rate_max: int  # bytes per second, 0 = none
+    shutdown_grace_s: float
+    log_level: str
+    log_format: Literal["json", "text"]
+    filters: Filters = field(default_factory=Filters)

@@ -1,0 +1,186 @@
+"""Every setting there is: its key, its default, how it is read, and what it is for.
+
+One row is a flag (`--registry-addr`), an environment variable (`P2PMIRROR_REGISTRY_ADDR`) and a key in the file
+(`registry_addr`). A reader takes text and raises ValueError with what is allowed; lists are comma-separated in flags
+and in the environment, and arrays in the file.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from p2pmirror.config.model import ContainerdStore, LayoutStore
+from p2pmirror.config.quantities import parse_duration, parse_size, parse_switch
+from p2pmirror.oci import Invalid, canonical_registry, check_registry
+from p2pmirror.oci.filters import Filters
+from p2pmirror.routing import bootstrap
+from p2pmirror.wire.address import Address, split_host_port
+
+REGISTRY_PORT = 29999
+ROUTER_PORT = 29998
+OBSERVABILITY_PORT = 9090
+RETRIES_MAX = 50  # more providers than a holder ever names
+ZONE_CHARS_MAX = 253  # a Kubernetes label's zone is at most this long
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One setting: `read` turns text into its value; `many` takes a list of texts instead."""
+
+    key: str
+    default: str
+    read: Callable[[Any], object]
+    help: str
+    many: bool = False
+
+    @property
+    def flag(self) -> str:
+        """Return its flag."""
+        return "--" + self.key.replace("_", "-")
+
+    @property
+    def variable(self) -> str:
+        """Return its environment variable."""
+        return "P2PMIRROR_" + self.key.upper()
+
+
+def _listen_address(text: str) -> Address:
+    """Read `[HOST]:PORT`; without a host it is every address of both families."""
+    host, port = split_host_port(text)
+    return Address.of(host or "::", port)
+
+
+def _advertise_host(text: str) -> str | None:
+    if not text:
+        return None
+    address = Address.of(text.strip("[]"), 0)
+    if address.is_unspecified:
+        raise ValueError("an address that peers can dial")
+    return address.host
+
+
+def _zone(text: str) -> str:
+    if len(text) > ZONE_CHARS_MAX or not text.isprintable():
+        raise ValueError(f"at most {ZONE_CHARS_MAX} printable characters")
+    return text
+
+
+def _store(text: str) -> str | LayoutStore | None:
+    """Read the kind of store; the containerd settings are added when all are known."""
+    kind, _, directory = text.partition(":")
+    if kind == "containerd" and not directory:
+        return "containerd"
+    if kind == "oci-layout" and directory:
+        return LayoutStore(Path(directory).absolute())
+    if text == "none":
+        return None
+    raise ValueError("containerd, oci-layout:DIR or none")
+
+
+def _path(text: str) -> Path:
+    if not text:
+        raise ValueError("a path")
+    return Path(text).absolute()
+
+
+def _path_or_none(text: str) -> Path | None:
+    return Path(text).absolute() if text else None
+
+
+def _namespace(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9]+(?:[._-][A-Za-z0-9]+)*", text):
+        raise ValueError("a containerd namespace such as k8s.io")
+    return text
+
+
+def _bootstrap(text: str) -> bootstrap.Bootstrap | None:
+    try:
+        return bootstrap.parse(text) if text else None
+    except ValueError as error:
+        raise ValueError(f"static:HOST:PORT,... or dns:NAME[:PORT] ({error})") from None
+
+
+def _retries(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= RETRIES_MAX):
+        raise ValueError(f"a number from 1 to {RETRIES_MAX}")
+    return int(text)
+
+
+def _registry(text: str) -> str:
+    try:
+        return canonical_registry(check_registry(text))
+    except Invalid as error:
+        raise ValueError(f"a registry's name such as docker.io or ghcr.io ({error})") from None
+
+
+def _registries(texts: list[str]) -> frozenset[str]:
+    return frozenset(_registry(text) for text in texts)
+
+
+def _level(text: str) -> str:
+    if text.upper() not in {"DEBUG", "INFO", "WARNING", "ERROR"}:
+        raise ValueError("DEBUG, INFO, WARNING or ERROR")
+    return text.upper()
+
+
+def _format(text: str) -> str:
+    if text not in {"json", "text"}:
+        raise ValueError("json or text")
+    return text
+
+
+SETTINGS = (
+    Setting("registry_addr", f":{REGISTRY_PORT}", _listen_address, "where containerd and peers are answered, TCP"),
+    Setting("router_addr", f":{ROUTER_PORT}", _listen_address, "where other agents' datagrams are answered, UDP"),
+    Setting(
+        "observability_addr", f":{OBSERVABILITY_PORT}", _listen_address, "metrics, health and the status page, TCP"
+    ),
+    Setting(
+        "advertise_addr",
+        "",
+        _advertise_host,
+        "the address that peers are told to dial; default: the one listened on, else that of the route to a peer",
+    ),
+    Setting("zone", "", _zone, "this node's zone: peers of the same zone are preferred"),
+    Setting("store", "containerd", _store, "what this node serves: containerd, oci-layout:DIR or none"),
+    Setting("containerd_sock", "/run/containerd/containerd.sock", _path, "containerd's socket"),
+    Setting("containerd_namespace", "k8s.io", _namespace, "the containerd namespace whose images are served"),
+    Setting(
+        "containerd_content_path",
+        "",
+        _path_or_none,
+        "where containerd's content is mounted; default: asked of containerd, and read through it when not mounted",
+    ),
+    Setting("data_dir", "", _path_or_none, "where the node's id is kept; default: a new id at each start"),
+    Setting(
+        "bootstrap",
+        "",
+        _bootstrap,
+        "how to find the first peers: dns:NAME[:PORT] or static:HOST:PORT,...; default: a cluster of one",
+    ),
+    Setting("mirror_resolve_timeout", "30ms", parse_duration, "how long to look for a first peer before saying 404"),
+    Setting("mirror_resolve_retries", "5", _retries, "how many peers to ask for one thing"),
+    Setting("resolve_tags", "true", parse_switch, "answer tags too, not only digests"),
+    Setting(
+        "filters",
+        "",
+        Filters,
+        "regular expressions over registry/repository[:tag]; ! in front excludes; the last match decides",
+        many=True,
+    ),
+    Setting("fallback", "true", parse_switch, "containerd has another host to go to: say 404 when in trouble"),
+    Setting("default_registry", "docker.io", _registry, "the registry of requests that name none"),
+    Setting("registries_only", "false", parse_switch, "answer only for the configured registries"),
+    Setting("registries", "", _registries, "the configured registries: names such as ghcr.io", many=True),
+    Setting("upload_rate_max", "0", parse_size, "bytes per second that this node sends to peers; 0 = no limit"),
+    Setting("shutdown_grace", "20s", parse_duration, "how long running responses may take at a stop"),
+    Setting("log_level", "INFO", _level, "DEBUG, INFO, WARNING or ERROR"),
+    Setting("log_format", "json", _format, "json or text"),
+)
+
+
+def containerd_store(values: dict[str, Any]) -> ContainerdStore:
+    """Return the containerd settings as one."""
+    return ContainerdStore(values["containerd_sock"], values["containerd_namespace"], values["containerd_content_path"])

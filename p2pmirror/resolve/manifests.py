@@ -1,0 +1,116 @@
+"""Manifests from peers: fetched whole, believed only by their digest, and kept in memory for a moment.
+
+containerd asks for one manifest twice (HEAD, then GET) and stores it only after that; what a HEAD answered must be
+there for the GET.
+"""
+
+from collections import OrderedDict
+from dataclasses import dataclass
+
+import trio
+
+from p2pmirror.errors import NotHere, PeerMisbehaved, Unreachable
+from p2pmirror.oci import DOCUMENT_BYTES_MAX, Digest, Invalid, manifest_path, parse_manifest
+from p2pmirror.peers.protocol import Answer, Question
+from p2pmirror.resolve.race import HEAD_S, Sources, Won
+from p2pmirror.resolve.want import Content, InHand, Trail, Want
+
+RECENT_BYTES_MAX = 4 * 1024 * 1024  # some hundreds of manifests, or one of the largest
+RECENT_S = 60.0  # between a HEAD and its GET lies a moment; a minute covers a paused containerd
+
+
+@dataclass(frozen=True, slots=True)
+class _Recent:
+    found: InHand
+    until: float
+
+
+class Manifests:
+    """Fetches manifests by digest."""
+
+    def __init__(self, sources: Sources) -> None:
+        """Ask `sources`."""
+        self._sources = sources
+        self._recent: OrderedDict[Digest, _Recent] = OrderedDict()
+        self._recent_bytes = 0
+
+    def recent(self, digest: Digest, now: float) -> InHand | None:
+        """Return a manifest that was fetched within the last minute."""
+        entry = self._recent.get(digest)
+        if entry is None:
+            return None
+        if entry.until <= now:
+            self._forget(digest)
+            return None
+        return entry.found
+
+    async def fetch(self, want: Want, digest: Digest, trail: Trail) -> InHand:
+        """Fetch a manifest from whoever has it. Raises `NotHere` when nobody gives the right bytes within 1 s."""
+        with trio.move_on_after(HEAD_S):
+            for _ in range(self._sources.options.asks_max):
+                found = await self._try(want, digest, trail)
+                if found is not None:
+                    trail.source = "peer"
+                    self._keep(found)
+                    return found
+        raise NotHere(f"no peer gives {digest} in time")
+
+    async def _try(self, want: Want, digest: Digest, trail: Trail) -> InHand | None:
+        """Fetch once; None when a peer was tried in vain, so that another one may be."""
+        question = Question(manifest_path(want.repository, digest), want.registry)
+        won = await self._sources.first(digest, question, trail, check=_check_size)
+        try:
+            found = await _read(digest, won)
+        except PeerMisbehaved:
+            self._sources.misbehaved(won.provider, digest)
+            return None
+        except Unreachable:
+            self._sources.broke(won.provider)
+            return None
+        finally:
+            won.answer.close()
+        trail.peers.append(won.provider.node_id)
+        return found
+
+    def _keep(self, found: InHand) -> None:
+        digest = found.content.digest
+        self._forget(digest)
+        self._recent[digest] = _Recent(found, trio.current_time() + RECENT_S)
+        self._recent_bytes += len(found.data)
+        while self._recent_bytes > RECENT_BYTES_MAX and len(self._recent) > 1:
+            self._forget(next(iter(self._recent)))
+
+    def _forget(self, digest: Digest) -> None:
+        entry = self._recent.pop(digest, None)
+        if entry is not None:
+            self._recent_bytes -= len(entry.found.data)
+
+
+def _check_size(answer: Answer) -> None:
+    if answer.size > DOCUMENT_BYTES_MAX:
+        raise PeerMisbehaved(f"a manifest of {answer.size} bytes")
+
+
+async def _read(digest: Digest, won: Won) -> InHand:
+    """Read and verify; raises `PeerMisbehaved` when the bytes or the media type are not the manifest's."""
+    data = bytearray(won.answer.size)
+    filled = 0
+    while filled < len(data):
+        count = await won.answer.receive_into(memoryview(data)[filled:])
+        if count == 0:
+            raise Unreachable("the peer ended early")
+        filled += count
+    hasher = digest.hasher()
+    hasher.update(data)
+    if not digest.matches(hasher):
+        raise PeerMisbehaved(f"{digest}: the bytes that came have another digest")
+    content = bytes(data)
+    return InHand(Content(digest, len(content), checked_media_type(content, won.answer.media_type)), content)
+
+
+def checked_media_type(data: bytes, claimed: str) -> str:
+    """Return the claimed media type when the document does not contradict it; raises `PeerMisbehaved`."""
+    try:
+        return parse_manifest(data, claimed).media_type
+    except Invalid as error:
+        raise PeerMisbehaved(f"a manifest that is none: {error}") from None

@@ -1,0 +1,30 @@
+"""What this room counts."""
+
+from prometheus_client import CollectorRegistry, Counter, Histogram
+
+
+class ResolveMetrics:
+    """How long finding a source took, and how transfers went."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        """Register with `registry`."""
+        self.seconds = Histogram(
+            "p2pmirror_resolve_seconds",
+            "From a request that this node cannot answer itself to the answer of a peer, or to the knowledge of none.",
+            ["outcome"],
+            buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5, 1.0),
+            registry=registry,
+        )
+        self.resumes = Counter(
+            "p2pmirror_resolve_resumes_total",
+            "Responses that went on from another peer after a source broke, stalled or lied.",
+            registry=registry,
+        )
+        self.stalls = Counter(
+            "p2pmirror_resolve_stalls_total", "Sources that stopped sending for a second.", registry=registry
+        )
+        self.wrong_digests = Counter(
+            "p2pmirror_resolve_wrong_digests_total",
+            "Contents that came whole from peers and did not match their digest.",
+            registry=registry,
+        )

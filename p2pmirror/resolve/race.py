@@ -1,0 +1,173 @@
+"""Asking providers as they are learnt until one of them answers: the shell around `plan`."""
+
+from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+
+import trio
+
+from p2pmirror.errors import NotHere, PeerMisbehaved, Unreachable
+from p2pmirror.oci import Digest
+from p2pmirror.peers.protocol import Answer, Peers, Question
+from p2pmirror.peers.scores import Scores
+from p2pmirror.resolve.plan import Plan
+from p2pmirror.resolve.want import Trail
+from p2pmirror.routing.protocol import Provider, Router, key_of
+from p2pmirror.wire.identity import NodeId
+
+DIAL_GAP_S = 0.05  # between dials: most answers come sooner, so that a second dial is the exception
+HEAD_S = 1.0  # headers or a 404 come within it: containerd waits much longer, but a miss must stay cheap
+
+
+@dataclass(frozen=True, slots=True)
+class RaceOptions:
+    """Limits of a race for a source (settings `mirror_resolve_timeout`, `mirror_resolve_retries`, `zone`)."""
+
+    first_provider_s: float = 0.03
+    asks_max: int = 5
+    zone: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Won:
+    """The provider that answered first, and its open answer; whoever gets it closes it."""
+
+    provider: Provider
+    answer: Answer
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """The peers as somewhere to get content from: found by `router`, asked by `peers`, remembered in `scores`."""
+
+    router: Router
+    peers: Peers
+    scores: Scores
+    options: RaceOptions
+
+    async def first(
+        self,
+        digest: Digest,
+        question: Question,
+        trail: Trail,
+        *,
+        check: Callable[[Answer], None] = lambda _: None,
+        without: AbstractSet[NodeId] = frozenset(),
+    ) -> Won:
+        """Return the first answer that passes `check`, which raises `PeerMisbehaved` for one that must not be used.
+
+        Nodes in `without` are not asked. Raises `NotHere` when nobody answers within `HEAD_S`. Cancellation closes
+        whatever had been opened.
+        """
+        race = _Race(self, digest, question, trail, check=check, without=without)
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(race.learn)
+                await race.steer(nursery)
+                nursery.cancel_scope.cancel()
+        except BaseException:
+            if race.won is not None:
+                race.won.answer.close()
+            raise
+        if race.won is None:
+            raise NotHere(f"no peer has {digest}")
+        return race.won
+
+    def misbehaved(self, provider: Provider, digest: Digest) -> None:
+        """Ban a provider for a digest: it sent what no honest peer sends."""
+        self.scores.ban(provider.node_id, digest, trio.current_time())
+
+    def broke(self, provider: Provider) -> None:
+        """Take note that a provider did not answer or stopped, and have whoever named it look at it."""
+        self.scores.failed(provider.node_id, trio.current_time())
+        self.router.failed(provider.node_id)
+
+    def pick(self, candidates: Sequence[Provider]) -> int:
+        """Return the index of the one to ask."""
+        zone = self.options.zone
+        return self.scores.pick(
+            [(each.node_id, bool(zone) and each.zone == zone) for each in candidates], trio.current_time()
+        )
+
+
+class _Race:
+    """One race: what its tasks share."""
+
+    def __init__(
+        self,
+        sources: Sources,
+        digest: Digest,
+        question: Question,
+        trail: Trail,
+        *,
+        check: Callable[[Answer], None],
+        without: AbstractSet[NodeId],
+    ) -> None:
+        self.won: Won | None = None
+        self._sources = sources
+        self._digest = digest
+        self._question = question
+        self._trail = trail
+        self._check = check
+        self._without = without
+        self._wake = trio.Event()
+        self._plan = Plan(
+            now=trio.current_time(),
+            asks_max=sources.options.asks_max,
+            dial_gap_s=DIAL_GAP_S,
+            first_provider_s=sources.options.first_provider_s,
+            head_s=HEAD_S,
+            pick=sources.pick,
+        )
+
+    async def learn(self) -> None:
+        """Feed the plan with whole, unbanned providers until the lookup ends."""
+        async with self._sources.router.find(key_of(self._digest)) as providers:
+            async for provider in providers:
+                if self._usable(provider):
+                    self._plan.learnt(provider)
+                    self._wake.set()
+        self._plan.lookup_ended()
+        self._wake.set()
+
+    def _usable(self, provider: Provider) -> bool:
+        return (
+            provider.complete
+            and provider.node_id not in self._without
+            and not self._sources.scores.banned(provider.node_id, self._digest, trio.current_time())
+        )
+
+    async def steer(self, nursery: trio.Nursery) -> None:
+        """Start asks when the plan says so, until one has won or the race is lost."""
+        while self.won is None and not self._plan.lost(trio.current_time()):
+            provider = self._plan.next_ask(trio.current_time())
+            if provider is not None:
+                nursery.start_soon(self._ask, provider)
+                continue
+            with trio.move_on_at(self._plan.wakes_at()):
+                await self._wake.wait()
+            self._wake = trio.Event()
+
+    async def _ask(self, provider: Provider) -> None:
+        self._trail.attempts += 1
+        try:
+            answer = await self._sources.peers.ask(provider.node_id, provider.address, self._question)
+            try:
+                self._check(answer)
+            except BaseException:
+                answer.close()
+                raise
+        except NotHere:
+            self._plan.failed(provider, trio.current_time())
+        except Unreachable:
+            self._sources.broke(provider)
+            self._plan.failed(provider, trio.current_time())
+        except PeerMisbehaved:
+            self._sources.misbehaved(provider, self._digest)
+            self._plan.failed(provider, trio.current_time())
+        else:
+            if self.won is None:
+                self.won = Won(provider, answer)
+            else:
+                answer.close()
+        self._wake.set()

@@ -1,0 +1,187 @@
+"""Decides where the bytes of an answer come from: this node's store, else a peer.
+
+Laws: what is held is answered without asking anybody; a peer that asks is answered from what is held, or not at all;
+an answer is given only when its source has answered and its length is known.
+"""
+
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
+
+import trio
+
+from p2pmirror.errors import NotHere, PeerMisbehaved, Unreachable
+from p2pmirror.oci import DOCUMENT_BYTES_MAX, Descriptor, Digest, Invalid, blob_path, parse_manifest
+from p2pmirror.peers.protocol import Answer, Question
+from p2pmirror.resolve.hashing import Hashing
+from p2pmirror.resolve.manifests import Manifests
+from p2pmirror.resolve.metrics import ResolveMetrics
+from p2pmirror.resolve.protocol import Transfer
+from p2pmirror.resolve.race import RaceOptions, Sources, Won
+from p2pmirror.resolve.relay import Relay
+from p2pmirror.resolve.tags import Tags
+from p2pmirror.resolve.want import Arriving, Content, Found, Held, Trail, Want
+from p2pmirror.store.protocol import Blob, Store
+from p2pmirror.wire.identity import NodeId
+from p2pmirror.wire.ranges import parse_range
+
+
+@dataclass(frozen=True, slots=True)
+class ResolveOptions:
+    """Settings of this room."""
+
+    race: RaceOptions = field(default_factory=RaceOptions)
+    resolve_tags: bool = True
+
+
+class MirrorResolver:
+    """The `Resolver` of a node; see the protocol."""
+
+    def __init__(
+        self, store: Store, sources: Sources, options: ResolveOptions, metrics: ResolveMetrics, hashing: Hashing
+    ) -> None:
+        """Answer from `store`, else from `sources`."""
+        self._store = store
+        self._sources = sources
+        self._metrics = metrics
+        self._hashing = hashing
+        self._manifests = Manifests(sources)
+        self._tags = Tags(
+            store.inventory,
+            sources.router,
+            enabled=options.resolve_tags,
+            first_claim_s=options.race.first_provider_s,
+        )
+        self._relays: dict[Relay, Want] = {}
+
+    async def find(self, want: Want, trail: Trail) -> Found:
+        """Find content; see `protocol.Resolver`."""
+        digest = want.reference if isinstance(want.reference, Digest) else await self._tags.resolve(want)
+        try:
+            blob = await self._store.open(digest)
+        except (NotHere, Unreachable):
+            if want.from_peer is not None:
+                raise NotHere(f"{digest} is not held here") from None
+        else:
+            trail.source = "store"
+            return await _held(want, blob)
+        began = trio.current_time()
+        try:
+            found = await self._from_peers(want, digest, trail)
+        except NotHere:
+            self._metrics.seconds.labels(outcome="none").observe(trio.current_time() - began)
+            raise
+        self._metrics.seconds.labels(outcome="found").observe(trio.current_time() - began)
+        return found
+
+    def tags(self, registry: str, repository: str) -> list[str]:
+        """List held tags; see `protocol.Resolver`."""
+        names = (each.name for each in self._store.inventory.tags())
+        return sorted(name.tag for name in names if (name.registry, name.repository) == (registry, repository))
+
+    def referrers(self, registry: str, repository: str, subject: Digest) -> tuple[Descriptor, ...]:
+        """List held referrers, of whatever repository: they are content of the subject; see `protocol.Resolver`."""
+        del registry, repository
+        return self._store.inventory.referrers(subject)
+
+    def transfers(self) -> list[Transfer]:
+        """List what is being relayed; see `protocol.Resolver`."""
+        now = trio.current_time()
+        return [
+            Transfer(
+                digest=relay.content.digest,
+                name=want.name,
+                size=relay.content.size,
+                sent_bytes=relay.position,
+                peer=relay.peer,
+                resumes=relay.trail.resumes,
+                seconds=now - relay.began,
+            )
+            for relay, want in self._relays.items()
+        ]
+
+    async def _from_peers(self, want: Want, digest: Digest, trail: Trail) -> Found:
+        if want.kind == "manifest":
+            recent = self._manifests.recent(digest, trio.current_time())
+            if recent is not None:
+                trail.source = "cache"
+                return recent
+            return await self._manifests.fetch(want, digest, trail)
+        if want.head:
+            return await self._told(want, digest, trail)
+        return await self._relay(want, digest, trail)
+
+    async def _told(self, want: Want, digest: Digest, trail: Trail) -> Arriving:
+        """Return what a peer says of a blob, without bytes."""
+        question = Question(blob_path(want.repository, digest), want.registry, "HEAD")
+        won = await self._sources.first(digest, question, trail)
+        content = _content(digest, won.answer)
+        won.answer.close()
+        trail.source = "peer"
+        trail.peers.append(won.provider.node_id)
+        return Arriving(content, 0, content.size, _nothing, _close_nothing)
+
+    async def _relay(self, want: Want, digest: Digest, trail: Trail) -> Arriving:
+        """Open the blob at a peer, from the byte that the client wants."""
+        start, end = 0, None
+        if want.byte_range is not None:
+            told = await self._told(want, digest, Trail())
+            span = parse_range(want.byte_range, told.content.size)
+            if span is not None:
+                start, end = span.offset, span.offset + span.count
+        path = blob_path(want.repository, digest)
+
+        async def reopen(offset: int, without: AbstractSet[NodeId]) -> Won:
+            def check(answer: Answer) -> None:
+                if answer.size != content.size:
+                    raise PeerMisbehaved(f"{digest} has {content.size} bytes, and a peer says {answer.size}")
+
+            question = Question(path, want.registry, offset=offset)
+            return await self._sources.first(digest, question, trail, check=check, without=without)
+
+        first = await self._sources.first(digest, Question(path, want.registry, offset=start), trail)
+        content = _content(digest, first.answer)
+        trail.source = "peer"
+        relay = Relay(
+            content,
+            start,
+            content.size if end is None else end,
+            first,
+            reopen=reopen,
+            sources=self._sources,
+            trail=trail,
+            metrics=self._metrics,
+            hashing=self._hashing,
+        )
+        self._relays[relay] = want
+
+        def close() -> None:
+            relay.close()
+            self._relays.pop(relay, None)
+
+        return Arriving(content, start, content.size if end is None else end, relay.pump, close)
+
+
+async def _held(want: Want, blob: Blob) -> Held:
+    """Return an open blob as an answer; a manifest that nothing names is read for the type that it declares."""
+    media_type = blob.info.media_type
+    if media_type is None and want.kind == "manifest" and blob.info.size <= DOCUMENT_BYTES_MAX:
+        try:
+            media_type = parse_manifest(await blob.file.read_at(0, blob.info.size), None).media_type
+        except Invalid:
+            media_type = None
+        except BaseException:
+            blob.file.close()
+            raise
+    return Held(Content(blob.info.digest, blob.info.size, media_type), blob.file)
+
+
+def _content(digest: Digest, answer: Answer) -> Content:
+    return Content(digest, answer.size, answer.media_type)
+
+
+async def _nothing(_sink: object) -> None:
+    """Pump nothing: the answer was for a HEAD."""
+
+
+def _close_nothing() -> None:
+    """Close nothing: the answer was for a HEAD."""
