@@ -1,0 +1,189 @@
+"""Routers that know everything of one another at once: the twin of the DHT for tests and simulations of other rooms.
+
+Laws:
+- it keeps every law of `protocol.Router`; nothing is lost and nothing is late, except what a test asks for;
+- one world is one cluster; worlds do not know one another.
+"""
+
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+
+import trio
+
+from p2pmirror.routing.protocol import Key, Member, Offer, Provider
+from p2pmirror.wire.address import Address
+from p2pmirror.wire.identity import NodeId
+
+
+@dataclass(slots=True)
+class _Resident:
+    """A router of the world and when it was last heard: for ever, unless it left or was killed."""
+
+    router: "MemoryRouter"
+    killed_at: float | None = None
+    left: bool = False
+
+
+class MemoryRouters:
+    """A world of routers; `find_latency_s` passes before each provider is learnt.
+
+    A killed node is handed out for `noticed_after_s` more seconds, or until somebody reports a failed dial to it.
+    """
+
+    def __init__(self, *, find_latency_s: float = 0.0, noticed_after_s: float = 8.0) -> None:
+        """Begin without nodes."""
+        self.find_latency_s = find_latency_s
+        self.noticed_after_s = noticed_after_s
+        self._residents: dict[NodeId, _Resident] = {}
+        self._said: dict[Key, dict[NodeId, Provider]] = {}
+
+    def router(self, node_id: NodeId, address: Address, zone: str = "") -> "MemoryRouter":
+        """Add a node whose registry answers at `address`; a node that comes back under its id begins anew."""
+        router = MemoryRouter(self, node_id, address, zone)
+        self._residents[node_id] = _Resident(router)
+        return router
+
+    def say(self, key: Key, provider: Provider) -> None:
+        """Hand out this provider too, whether or not there is such a node: for lies and for nodes without a router."""
+        self._said.setdefault(key, {})[provider.node_id] = provider
+
+    def unsay(self, key: Key, node_id: NodeId) -> None:
+        """Take back what `say` said."""
+        self._said.get(key, {}).pop(node_id, None)
+
+    def kill(self, node_id: NodeId) -> None:
+        """Let a node fall silent without a goodbye."""
+        self._residents[node_id].killed_at = trio.current_time()
+
+    def revive(self, node_id: NodeId) -> None:
+        """Let a killed node be heard again, with what it had said."""
+        self._residents[node_id].killed_at = None
+
+    def _providers(self, key: Key, asker: "MemoryRouter") -> list[Provider]:
+        now = trio.current_time()
+        found = [
+            resident.router.as_provider(offer, now)
+            for resident in self._residents.values()
+            if resident.router is not asker
+            and self._is_handed_out(resident, now)
+            and (offer := resident.router.offers.get(key)) is not None
+        ]
+        found += [each for each in self._said.get(key, {}).values() if each.node_id != asker.node_id]
+        return sorted(found, key=lambda provider: provider.zone != asker.zone)
+
+    def _is_handed_out(self, resident: _Resident, now: float) -> bool:
+        return not resident.left and (resident.killed_at is None or now < resident.killed_at + self.noticed_after_s)
+
+    def _failed(self, node_id: NodeId) -> None:
+        resident = self._residents.get(node_id)
+        if resident is not None and resident.killed_at is not None:
+            resident.killed_at = min(resident.killed_at, trio.current_time() - self.noticed_after_s)
+
+    def _left(self, node_id: NodeId) -> None:
+        self._residents[node_id].left = True
+
+    def _members(self, asker: "MemoryRouter") -> list[Member]:
+        now = trio.current_time()
+        return [
+            Member(
+                resident.router.node_id,
+                resident.router.address,
+                resident.router.address,
+                resident.router.zone,
+                "alive" if self._is_handed_out(resident, now) else "gone",
+                0.0 if resident.killed_at is None else max(0.0, now - resident.killed_at),
+            )
+            for resident in self._residents.values()
+            if resident.router is not asker and not resident.left
+        ]
+
+
+class MemoryRouter:
+    """One node's router; made by `MemoryRouters.router`. It works with or without `run`."""
+
+    def __init__(self, world: MemoryRouters, node_id: NodeId, address: Address, zone: str) -> None:
+        """Belong to a world."""
+        self._world = world
+        self._node_id = node_id
+        self.address = address
+        self.zone = zone
+        self.offers: dict[Key, Offer] = {}
+        self.reported: list[NodeId] = []  # what `failed` was called with, in order
+        self.lookups = 0  # how often `find` was entered
+
+    @property
+    def node_id(self) -> NodeId:
+        """This node's id."""
+        return self._node_id
+
+    @property
+    def joined(self) -> bool:
+        """Whether the first join has ended: always."""
+        return True
+
+    @property
+    def records_held(self) -> int:
+        """How many records this node holds for others: none, the world holds them."""
+        return 0
+
+    @asynccontextmanager
+    async def find(self, key: Key) -> AsyncIterator[trio.MemoryReceiveChannel[Provider]]:
+        """Look a key up; see `protocol.Router.find`."""
+        self.lookups += 1
+        send, receive = trio.open_memory_channel[Provider](0)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._tell, key, send)
+            with receive:
+                yield receive
+            nursery.cancel_scope.cancel()
+
+    async def _tell(self, key: Key, send: trio.MemorySendChannel[Provider]) -> None:
+        with send:
+            await trio.sleep(self._world.find_latency_s)
+            for provider in self._world._providers(key, self):  # noqa: SLF001 - world and router are one module's secret
+                try:
+                    await send.send(provider)
+                except trio.BrokenResourceError:
+                    return
+
+    def advertise(self, offers: Mapping[Key, Offer]) -> None:
+        """Say that this node has these keys."""
+        self.offers.update(offers)
+
+    def withdraw(self, keys: Iterable[Key]) -> None:
+        """Say that this node no longer has these keys."""
+        for key in keys:
+            self.offers.pop(key, None)
+
+    @property
+    def advertised(self) -> int:
+        """How many keys this node says it has."""
+        return len(self.offers)
+
+    def failed(self, node_id: NodeId) -> None:
+        """Report that a dial to this node failed: a killed node is then not handed out any more."""
+        self.reported.append(node_id)
+        self._world._failed(node_id)  # noqa: SLF001 - world and router are one module's secret
+
+    def members(self) -> list[Member]:
+        """Every member but this node."""
+        return self._world._members(self)  # noqa: SLF001 - world and router are one module's secret
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Be there until cancelled."""
+        task_status.started()
+        await trio.sleep_forever()
+
+    async def leave(self) -> None:
+        """Withdraw everything and be no member any more."""
+        await trio.lowlevel.checkpoint()
+        self.offers.clear()
+        self._world._left(self._node_id)  # noqa: SLF001 - world and router are one module's secret
+
+    def as_provider(self, offer: Offer, now: float) -> Provider:
+        """Return this node as the provider of an offer, with the age that its tag has now."""
+        tag = offer.tag
+        if tag is not None:
+            tag = replace(tag, age_s=tag.age_s + max(0.0, now - offer.since))
+        return Provider(self._node_id, self.address, self.zone, offer.complete, tag)
