@@ -41,6 +41,11 @@ class Agent:
         self.launch()
         self.wait()
 
+    @property
+    def running(self) -> bool:
+        """Whether its process is there."""
+        return self.process is not None and self.process.running
+
     def launch(self) -> None:
         """Start it without waiting for it."""
         environment = {f"P2PMIRROR_{key.upper()}": value for key, value in self.settings.items()}

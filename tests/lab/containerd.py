@@ -9,6 +9,7 @@ Laws:
 from __future__ import annotations
 
 import functools
+import hashlib
 import subprocess
 import tempfile
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ import trio
 from p2pmirror.errors import Unreachable
 from p2pmirror.store.containerd.grpc import RpcError
 from tests.lab.cri.client import ImageService
+from tests.lab.images import Image
 from tests.lab.network import Host
 from tests.lab.process import COMMAND_S, CommandFailed, Process, run
 
@@ -66,6 +68,11 @@ class Containerd:
         """Start it and wait until both its own API and CRI's answer."""
         self.launch()
         self.wait()
+
+    @property
+    def running(self) -> bool:
+        """Whether its process is there."""
+        return self.process is not None and self.process.running
 
     def launch(self) -> None:
         """Start it without waiting for it."""
@@ -117,12 +124,23 @@ class Containerd:
         """Return the digests of everything in the content store."""
         return set(self.ctr("content", "list", "--quiet").split())
 
+    def verified(self, image: Image) -> bool:
+        """Tell whether all that a node of this architecture needs of the image is here with the right bytes."""
+        return all(self._has(digest) for digest in image.here)
+
     def remove_all(self) -> None:
         """Remove every image and wait until the garbage collection has removed its content."""
         if names := self.names():
             self.ctr("images", "remove", "--sync", *names)
         for digest in self.digests():  # what an interrupted pull left under a lease
             self.ctr("content", "remove", digest)
+
+    def _has(self, digest: str) -> bool:
+        try:
+            content = (self.content / "blobs" / digest.replace(":", "/")).read_bytes()
+        except FileNotFoundError:
+            return False
+        return f"sha256:{hashlib.sha256(content).hexdigest()}" == digest
 
     def _end(self, *, kill: bool) -> None:
         if self.process is not None:

@@ -73,13 +73,26 @@ class Lab:
             node.containerd.wait()
 
     def start_agents(self) -> None:
-        """Start every agent and wait until all know one another."""
+        """Start every agent that does not run and wait until all are ready and know one another."""
         for node in self.nodes:
-            node.agent.launch()
+            if not node.agent.running:
+                node.agent.launch()
         for node in self.nodes:
             node.agent.wait()
         for node in self.nodes:
             node.agent.wait_for_members(len(self.nodes))
+
+    def repair(self) -> None:
+        """Put everything back that a test broke: cables, rates, the registry, containerds, agents."""
+        self.network.heal()
+        for host in self.network.hosts.values():
+            host.unshape()
+        if not self.registry.running:
+            self.registry.start()
+        for node in self.nodes:
+            if not node.containerd.running:
+                node.containerd.start()
+        self.start_agents()
 
     def image(self, layer_bytes: Sequence[int], *, gzipped: bool = False, two_platforms: bool = False) -> Image:
         """Make an image with layers of these sizes that no other call of this lab makes; nobody has it yet."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ctypes
 import http.client
+import json
 import os
 import socket
 import subprocess
@@ -112,9 +113,14 @@ class Host:
         _call("tc", "-n", self._network.switch, "qdisc", "replace", "dev", self._port, *limit)
 
     def unshape(self) -> None:
-        """Take the limits of `shape` away."""
-        _call("tc", "-n", self.namespace, "qdisc", "delete", "dev", "eth0", "root")
-        _call("tc", "-n", self._network.switch, "qdisc", "delete", "dev", self._port, "root")
+        """Take the limits of `shape` away, if there are any."""
+        _call("tc", "-n", self.namespace, "qdisc", "replace", "dev", "eth0", "root", "pfifo_fast")
+        _call("tc", "-n", self._network.switch, "qdisc", "replace", "dev", self._port, "root", "pfifo_fast")
+
+    def sent_bytes(self) -> int:
+        """Return how many bytes this host has put on its cable."""
+        statistics = json.loads(_call("ip", "-n", self.namespace, "-json", "-statistics", "link", "show", "eth0"))
+        return int(statistics[0]["stats64"]["tx"]["bytes"])
 
     def link(self, *, up: bool) -> None:
         """Pull the cable at the switch, or put it back."""
@@ -186,8 +192,9 @@ def _set_namespace(libc: ctypes.CDLL, descriptor: int) -> None:
         raise OSError(ctypes.get_errno(), f"setns: {os.strerror(ctypes.get_errno())}")
 
 
-def _call(*argv: str) -> None:
-    """Run a short command of iproute2; raises RuntimeError with what it said."""
+def _call(*argv: str) -> str:
+    """Run a short command of iproute2 and return what it printed; raises RuntimeError with its error."""
     done = subprocess.run(argv, check=False, capture_output=True, text=True)
     if done.returncode != 0:
         raise RuntimeError(f"{' '.join(argv)}: {done.stderr.strip()}")
+    return done.stdout

@@ -62,6 +62,11 @@ class Registry:
             self.process.kill()
             self.process = None
 
+    @property
+    def running(self) -> bool:
+        """Whether its process is there."""
+        return self.process is not None and self.process.running
+
     def push(self, image: Image) -> None:
         """Push all platforms of an image with skopeo."""
         source = f"oci:{image.directory}:{image.tag}"
