@@ -49,7 +49,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         if reason.startswith(LEFT_OUT):
             counts[reason] = counts.get(reason, 0) + 1
     for reason, count in counts.items():
-        terminalreporter.write_line(f"{reason}: {count} tests", yellow=True)
+        terminalreporter.write_line(f"{reason}; tests: {count}", yellow=True)
 
 
 def _long(config: pytest.Config) -> bool:

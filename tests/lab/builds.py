@@ -48,11 +48,15 @@ def containerd_2() -> Build:
 def _build(directory: Path) -> None:
     sys.stderr.write(f"building containerd {VERSION} (once, some minutes) into {directory}\n")
     packages = [f"github.com/containerd/containerd/v2/cmd/{command}@v{VERSION}" for command in COMMANDS]
-    with tempfile.TemporaryDirectory(dir=directory.parent, prefix="build-") as name:
-        environment = {**os.environ, "GOBIN": name, "GOFLAGS": "-modcacherw", "CGO_ENABLED": "0"}
+    work = Path(tempfile.mkdtemp(dir=directory.parent, prefix="build-"))
+    try:
+        environment = {**os.environ, "GOBIN": str(work), "CGO_ENABLED": "0"}
         subprocess.run(["go", "install", *packages], check=True, env=environment, timeout=BUILD_S)
+        work.chmod(0o755)
         shutil.rmtree(directory, ignore_errors=True)
-        shutil.copytree(name, directory)
+        work.rename(directory)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
 
 
 def _complete(directory: Path) -> bool:

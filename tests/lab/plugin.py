@@ -47,7 +47,9 @@ def find_build(which: str) -> Build:
 @pytest.fixture(scope="module", params=build_params())
 def build(request: pytest.FixtureRequest, lab_run: Path) -> Build:
     """Each version of containerd at hand in turn."""
-    return find_build(request.param)
+    capture = request.config.pluginmanager.getplugin("capturemanager")
+    with capture.global_and_fixture_disabled():  # a build takes minutes: let it say so
+        return find_build(request.param)
 
 
 @pytest.hookimpl(hookwrapper=True)
