@@ -1,0 +1,33 @@
+"""What this room counts."""
+
+from typing import Final
+
+from prometheus_client import CollectorRegistry
+
+from p2pmirror.telemetry.metrics import Room
+
+KINDS: Final = ("base", "manifest", "blob", "tags", "referrers", "other")
+SOURCES: Final = ("store", "cache", "flight", "peer", "upstream", "none")
+OUTCOMES: Final = ("ok", "miss", "left", "cut", "refused", "error")
+_FIRST_BYTE_BUCKETS_S: Final = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.04, 0.1, 0.25, 0.5, 1, 2, 5, 10)
+
+
+class FrontMetrics:
+    """Requests, the bytes of their answers, and how long the first byte took."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        """Register with `registry`."""
+        room = Room(registry, "front")
+        self.requests = room.counter(
+            "requests_total",
+            "Requests to the registry API: what for, where the bytes came from, how it ended.",
+            {"kind": KINDS, "source": SOURCES, "outcome": OUTCOMES},
+        )
+        self.bytes = room.counter("bytes_total", "Bytes of bodies sent, by where they came from.", {"source": SOURCES})
+        self.first_byte = room.histogram(
+            "first_byte_seconds",
+            "From a request for a manifest or a blob to the first byte of its answer.",
+            {"source": SOURCES},
+            buckets=_FIRST_BYTE_BUCKETS_S,
+        )
+        self.in_flight = room.gauge("in_flight_requests", "Requests that are being answered.").child()

@@ -1,0 +1,186 @@
+"""Requests to the registry API: what is asked for, who asks, and which of the rooms' answers it gets.
+
+Laws:
+- `ns` is a name to look up, never an address to dial;
+- a peer is answered from what is held here, nobody is asked for it;
+- what the filters do not let through is not here, for nobody;
+- whatever comes in, what goes out is content, a 304, or an OCI error.
+
+Follows the OCI distribution specification, section "Endpoints", and DESIGN.md, section "Ports and endpoints".
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import trio
+
+from p2pmirror.errors import MirrorError, NotHere
+from p2pmirror.front import blobs, errors, manifests, referrers, tags
+from p2pmirror.front.content import is_known, not_modified, release
+from p2pmirror.front.journal import Exchange, Journal
+from p2pmirror.front.metrics import FrontMetrics
+from p2pmirror.front.query import Query, parse_query
+from p2pmirror.oci import (
+    BlobPath,
+    Digest,
+    Invalid,
+    ManifestPath,
+    ReferrersPath,
+    TagsPath,
+    canonical_registry,
+    canonical_repository,
+    parse_path,
+)
+from p2pmirror.oci.filters import Filters
+from p2pmirror.resolve.protocol import Resolver
+from p2pmirror.resolve.want import Trail, Want
+from p2pmirror.wire.http import Request, Response
+from p2pmirror.wire.identity import PEER_HEADER, NodeId, parse_node_id
+
+_PEER_FIELD: Final = PEER_HEADER.lower()
+_CONTENT_KINDS: Final = frozenset({"manifest", "blob"})
+
+
+@dataclass(frozen=True, slots=True)
+class FrontOptions:
+    """`registries` are the configured ones; `registries_only`: others are not here. `default_registry`: absent `ns`.
+
+    `fallback`: containerd goes elsewhere after a 404, so that trouble is better said as 404 than as 503.
+    """
+
+    default_registry: str = "docker.io"
+    registries_only: bool = False
+    registries: frozenset[str] = frozenset()
+    fallback: bool = True
+
+
+class Front:
+    """Answers the registry API: `handle` is the registry port's handler."""
+
+    def __init__(
+        self,
+        *,
+        resolver: Resolver,
+        filters: Filters,
+        options: FrontOptions,
+        node_id: NodeId,
+        metrics: FrontMetrics,
+        clock: Callable[[], float] = trio.current_time,
+    ) -> None:
+        """Answer with what `resolver` finds; `node_id` is this node's own."""
+        self._resolver = resolver
+        self._filters = filters
+        self._default_registry = canonical_registry(options.default_registry)
+        self._registries = frozenset(map(canonical_registry, options.registries)) if options.registries_only else None
+        self._fallback = options.fallback
+        self._node_id = node_id
+        self._journal = Journal(metrics, clock)
+
+    def recent(self) -> list[Exchange]:
+        """Return the last requests that ended, newest first."""
+        return self._journal.recent()
+
+    async def handle(self, request: Request) -> Response:
+        """Answer one request. Cancellation closes what had been opened."""
+        exchange = self._journal.begin(request)
+        try:
+            response = await self._answer(request, exchange)
+        except (MirrorError, Invalid) as error:
+            response = self._error(error, exchange)
+        except BaseException as error:
+            self._journal.broke(exchange, bug=isinstance(error, Exception))
+            raise
+        return self._journal.answered(exchange, response)
+
+    async def _answer(self, request: Request, exchange: Exchange) -> Response:
+        if request.method not in errors.READS and (request.path == "/v2" or request.path.startswith("/v2/")):
+            raise errors.Refused("UNSUPPORTED", "this registry is only read from", status=405)
+        path = parse_path(request.path)
+        if isinstance(path, BlobPath):
+            exchange.kind, exchange.reference = "blob", path.digest
+        elif isinstance(path, ManifestPath):
+            exchange.kind, exchange.reference = "manifest", path.reference
+        elif isinstance(path, TagsPath):
+            exchange.kind = "tags"
+        elif isinstance(path, ReferrersPath):
+            exchange.kind, exchange.reference = "referrers", path.digest
+        else:
+            exchange.kind = "base"
+            return _base()
+        query = parse_query(request.query)
+        self._name(exchange, path.repository, query, request)
+        if exchange.kind in _CONTENT_KINDS:
+            return await self._content(request, exchange)
+        if isinstance(path, ReferrersPath):
+            return await self._referrers(path.digest, exchange, query)
+        return self._tags(path.repository, exchange, query)
+
+    def _name(self, exchange: Exchange, repository: str, query: Query, request: Request) -> None:
+        """Settle what the request is about and who asks. Raises `Refused`, `NotHere`."""
+        registry = query.registry or self._default_registry
+        exchange.registry, exchange.repository = registry, canonical_repository(registry, repository)
+        if (peer := request.headers.get(_PEER_FIELD)) is not None:
+            try:
+                exchange.from_peer = parse_node_id(peer)
+            except ValueError as error:
+                raise errors.Refused("UNSUPPORTED", f"{PEER_HEADER}: {error}") from None
+        if self._registries is not None and registry not in self._registries:
+            raise NotHere(f"{registry} is none of the registries that are served here")
+
+    async def _content(self, request: Request, exchange: Exchange) -> Response:
+        is_head = request.method == "HEAD"
+        want = self._want(request, exchange, is_head=is_head)
+        if not self._filters.empty and not self._filters.allows(want.name):
+            raise NotHere(f"{want.name} is not served here")
+        found = await self._resolver.find(want, exchange.trail)
+        exchange.digest = found.content.digest
+        known = request.headers.get("if-none-match")
+        if known is not None and is_known(known, found.content.digest):
+            return not_modified(found)
+        return manifests.answer(found) if want.kind == "manifest" else blobs.answer(found, want.byte_range)
+
+    def _want(self, request: Request, exchange: Exchange, *, is_head: bool) -> Want:
+        reference = exchange.reference
+        if exchange.kind == "blob" and isinstance(reference, Digest):
+            byte_range = blobs.range_asked(request.headers, reference, head=is_head)
+            return Want(
+                "blob", exchange.registry, exchange.repository, reference, is_head, byte_range, exchange.from_peer
+            )
+        return Want("manifest", exchange.registry, exchange.repository, reference, is_head, None, exchange.from_peer)
+
+    def _tags(self, repository: str, exchange: Exchange, query: Query) -> Response:
+        name = f"{exchange.registry}/{exchange.repository}"
+        held = self._resolver.tags(exchange.registry, exchange.repository)
+        allowed = held if self._filters.empty else [tag for tag in held if self._filters.allows(f"{name}:{tag}")]
+        if not allowed:
+            raise NotHere(f"no tags of {name} are held here")
+        response = tags.answer(repository, allowed, query)
+        exchange.trail.source = "store"
+        return response
+
+    async def _referrers(self, subject: Digest, exchange: Exchange, query: Query) -> Response:
+        name = f"{exchange.registry}/{exchange.repository}"
+        if not self._filters.allows(name):
+            raise NotHere(f"{name} is not served here")
+        held = self._resolver.referrers(exchange.registry, exchange.repository, subject)
+        if not held:
+            await self._check_held(subject, exchange)
+        exchange.trail.source = "store"
+        return referrers.answer(held, query.artifact_type)
+
+    async def _check_held(self, subject: Digest, exchange: Exchange) -> None:
+        """Raise `NotHere` unless this node holds the manifest: asked as a peer asks, so that no peer is."""
+        want = Want("manifest", exchange.registry, exchange.repository, subject, head=True, from_peer=self._node_id)
+        release(await self._resolver.find(want, Trail()))
+
+    def _error(self, error: MirrorError | Invalid, exchange: Exchange) -> Response:
+        verdict = errors.judge(error, exchange.kind, fallback=self._fallback)
+        exchange.outcome, exchange.trail.source = verdict.outcome, "none"
+        attempts = exchange.trail.attempts if exchange.kind in _CONTENT_KINDS and verdict.outcome != "refused" else None
+        return errors.response(verdict, str(error), head=exchange.method == "HEAD", attempts=attempts)
+
+
+def _base() -> Response:
+    headers = {"Content-Type": "application/json", "Docker-Distribution-Api-Version": errors.API_VERSION}
+    return Response(200, headers, b"{}")

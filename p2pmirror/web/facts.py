@@ -1,0 +1,154 @@
+"""What is known of this node and its cluster, as the JSON values that the commands and the page show.
+
+Laws: facts are computed when they are asked for and kept nowhere; shapes are those of DESIGN.md, section "Commands";
+node ids are hexadecimal, addresses `host:port`, times seconds.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Final, Protocol
+
+from prometheus_client import CollectorRegistry
+
+from p2pmirror.resolve.protocol import Transfer
+from p2pmirror.routing.protocol import Member, Router
+from p2pmirror.store.protocol import Store
+from p2pmirror.wire.address import Address
+from p2pmirror.wire.identity import NodeId
+
+REQUESTS_METRIC: Final = "p2pmirror_front_requests"  # as the registry calls it; its samples end in `_total`
+_HERE: Final = frozenset({"store", "cache", "flight", "peer"})  # sources that save an upstream its bytes
+_CONTENT: Final = frozenset({"manifest", "blob"})
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who this node is: as the others know it."""
+
+    node_id: NodeId
+    version: str
+    registry_address: Address
+    router_address: Address
+    zone: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Cache:
+    """How full the cache is; all 0 where there is none."""
+
+    bytes: int = 0
+    max_bytes: int = 0
+    free_bytes: int = 0
+
+
+class Recorded(Protocol):
+    """A request that has ended, as the front keeps it; `ended` is the front's clock."""
+
+    @property
+    def ended(self) -> float:
+        """When its answer ended."""
+        ...
+
+    def fields(self) -> Mapping[str, Any]:
+        """Return what its log line says."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """Where the facts come from. `readiness` gives reasons for not being ready; `started` is `clock` at the start."""
+
+    identity: Identity
+    store: Store
+    router: Router
+    readiness: Callable[[], Sequence[str]]
+    transfers: Callable[[], Sequence[Transfer]]
+    recent: Callable[[], Sequence[Recorded]]
+    registry: CollectorRegistry
+    started: float
+    clock: Callable[[], float]
+    cache: Callable[[], Cache] = Cache
+
+    def status(self) -> dict[str, Any]:
+        """Return what `status --json` prints."""
+        reasons = list(self.readiness())
+        return {
+            "node_id": self.identity.node_id.hex(),
+            "version": self.identity.version,
+            "ready": not reasons,
+            "reasons": reasons,
+            "members": self.members(),
+            "held": self.held(),
+            "cache": asdict(self.cache()),
+            "transfers": self.running(),
+            "hit_ratio": self.hit_ratio(),
+        }
+
+    def members(self) -> list[dict[str, Any]]:
+        """Return the members of the cluster: this node first, the others by address."""
+        identity = self.identity
+        own = Member(identity.node_id, identity.registry_address, identity.router_address, identity.zone, "alive", 0.0)
+        others = sorted(self.router.members(), key=lambda member: (member.address, member.node_id))
+        return [
+            {
+                "node_id": member.node_id.hex(),
+                "address": str(member.address),
+                "zone": member.zone,
+                "state": member.state,
+                "last_seen_s": round(member.last_seen_s, 3),
+            }
+            for member in (own, *others)
+        ]
+
+    def peers(self) -> list[str]:
+        """Return the router addresses of the live members, this node's own included: a bootstrap list."""
+        own = self.identity.router_address
+        addresses = {member.router_address for member in self.router.members() if member.state == "alive"}
+        if not own.is_unspecified:
+            addresses.add(own)
+        return [str(address) for address in sorted(addresses)]
+
+    def held(self) -> dict[str, int]:
+        """Return how much this node holds."""
+        inventory = self.store.inventory
+        sizes = [info.size for info in inventory.blobs()]
+        return {"blobs": len(sizes), "tags": sum(1 for _ in inventory.tags()), "bytes": sum(sizes)}
+
+    def running(self) -> list[dict[str, Any]]:
+        """Return the responses that are being relayed, oldest first."""
+        return [
+            {
+                "digest": str(transfer.digest),
+                "name": transfer.name,
+                "size": transfer.size,
+                "sent_bytes": transfer.sent_bytes,
+                "peer": None if transfer.peer is None else transfer.peer.hex(),
+                "resumes": transfer.resumes,
+                "seconds": round(transfer.seconds, 3),
+            }
+            for transfer in self.transfers()
+        ]
+
+    def requests(self) -> list[dict[str, Any]]:
+        """Return the requests that ended last, newest first, with `ago_s`: how long ago."""
+        now = self.clock()
+        return [{"ago_s": round(now - each.ended, 3), **each.fields()} for each in self.recent()]
+
+    def hit_ratio(self) -> float | None:
+        """Return which part of the requests for content was answered without an upstream; None before the first."""
+        hits = total = 0.0
+        for sample in self._request_samples():
+            labels = sample.labels
+            if labels.get("kind") not in _CONTENT or labels.get("outcome") == "refused":
+                continue
+            total += sample.value
+            hits += sample.value if labels.get("source") in _HERE else 0.0
+        return hits / total if total else None
+
+    def uptime_s(self) -> float:
+        """Return for how long this agent has been running."""
+        return self.clock() - self.started
+
+    def _request_samples(self) -> list[Any]:
+        metrics = self.registry.restricted_registry([f"{REQUESTS_METRIC}_total"]).collect()
+        return [sample for metric in metrics for sample in metric.samples if sample.name == f"{REQUESTS_METRIC}_total"]
