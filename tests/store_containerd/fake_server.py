@@ -51,6 +51,12 @@ class FakeServer:
         while not happened():
             assert await self.read(), "the client closed the connection"
 
+    async def idle(self) -> None:
+        """Take from the client until it closes the connection."""
+        await self.flush()
+        while await self.read():
+            pass
+
     async def request(self, number: int = 0) -> int:
         """Wait for the `number`th whole request; return its stream."""
         await self.until(lambda: len(self.requests) > number and self.requests[sorted(self.requests)[number]])

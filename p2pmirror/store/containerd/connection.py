@@ -25,7 +25,7 @@ import h2.settings
 import trio
 
 from p2pmirror.errors import Unreachable
-from p2pmirror.store.containerd.framing import FramingError, Unframer, frame
+from p2pmirror.store.containerd.framing import FrameLengths, FramingError, Unframer, frame
 from p2pmirror.store.containerd.status import (
     Code,
     RpcError,
@@ -132,8 +132,10 @@ class Connection:
                 h2.settings.SettingCodes.ENABLE_PUSH: 0,
                 h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: CALL_WINDOW_BYTES,
                 h2.settings.SettingCodes.MAX_HEADER_LIST_SIZE: 64 * 1024,  # h2 refuses more; a status is one line
+                h2.settings.SettingCodes.MAX_CONCURRENT_STREAMS: 100,  # bounds what h2 keeps of streams it must refuse
             },
         )
+        self._frames = FrameLengths(self._h2.max_inbound_frame_size)
         self._calls: dict[int, Call] = {}
         self._owed: dict[int, int] = {0: 0}  # window not yet given back, by stream; 0 is the connection's own
         self._outgoing = bytearray()
@@ -285,6 +287,7 @@ class Connection:
     def _received(self, data: bytes | bytearray) -> None:
         """Take what the server sent; anything that is not HTTP/2 ends the connection."""
         try:
+            self._frames.check(data)
             for event in self._h2.receive_data(bytes(data)):
                 self._happened(event)
             if self.lost is None:

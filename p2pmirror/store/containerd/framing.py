@@ -1,17 +1,18 @@
-"""gRPC's message framing: a compression flag, a length of four bytes, and the message.
+"""Lengths on the wire: gRPC's message framing (a flag, a length, the message), and HTTP/2's frames.
 
 Laws:
 - bytes may arrive in any portions; the same messages come out;
 - what is kept is at most one unfinished message of `message_bytes_max` bytes beside what was fed last;
 - nothing but `FramingError` is raised, whatever is fed.
 
-Follows "Length-Prefixed-Message" of the gRPC over HTTP/2 protocol description.
+Follows "Length-Prefixed-Message" of the gRPC over HTTP/2 protocol description, and RFC 9113, section 4.1.
 """
 
 import struct
 from collections.abc import Iterator
 
 PREFIX = struct.Struct(">BI")
+FRAME_HEADER_BYTES = 9
 
 
 class FramingError(Exception):
@@ -58,3 +59,38 @@ class Unframer:
             raise FramingError(f"a message of {length} bytes; at most {self._message_bytes_max} are taken")
         end = start + PREFIX.size + int(length)
         return end if end <= len(self._buffer) else None
+
+
+class FrameLengths:
+    """Refuses an HTTP/2 frame that is too long as soon as its length is known.
+
+    h2 waits for the whole frame before it looks at its length: bytes that are not HTTP/2 would be kept, and the other
+    end waited for, up to 16 MiB. Retired when h2 looks at the length first.
+    """
+
+    def __init__(self, frame_bytes_max: int) -> None:
+        self._frame_bytes_max = frame_bytes_max
+        self._header = bytearray()
+        self._body_bytes = 0  # of the current frame, still to come
+
+    def check(self, data: bytes | bytearray) -> None:
+        """Follow the frames through `data`. Raises `FramingError`."""
+        position = 0
+        while position < len(data):
+            if self._body_bytes:
+                skipped = min(self._body_bytes, len(data) - position)
+                self._body_bytes -= skipped
+                position += skipped
+                continue
+            portion = data[position : position + FRAME_HEADER_BYTES - len(self._header)]
+            self._header += portion
+            position += len(portion)
+            if len(self._header) == FRAME_HEADER_BYTES:
+                self._begin_frame()
+
+    def _begin_frame(self) -> None:
+        length = int.from_bytes(self._header[:3])
+        self._header.clear()
+        if length > self._frame_bytes_max:
+            raise FramingError(f"an HTTP/2 frame of {length} bytes; at most {self._frame_bytes_max} are taken")
+        self._body_bytes = length
