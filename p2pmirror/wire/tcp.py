@@ -19,6 +19,7 @@ from p2pmirror.errors import Unreachable
 from p2pmirror.wire.address import Address
 from p2pmirror.wire.file_sending import send_by_reading, send_bytes, send_descriptor
 from p2pmirror.wire.network import File
+from p2pmirror.wire.one_send import OneSend
 from p2pmirror.wire.socket_address import family_of, from_kernel, to_kernel
 
 BACKLOG_CONNECTIONS = 4096  # a rollout makes every node of a big cluster dial at once; Linux's own cap (somaxconn)
@@ -41,8 +42,7 @@ class TcpStream:
         self._local = local
         self._remote = remote
         self._reading = reading
-        self._sending = False
-        self._cut_short = False
+        self._sends = OneSend()
         self._closed = False
 
     @property
@@ -99,7 +99,7 @@ class TcpStream:
         """Send FIN and keep receiving. Raises `Unreachable`. Cancelled before it began: nothing was sent."""
         await trio.lowlevel.checkpoint()
         self._check_open()
-        if self._sending:
+        if self._sends.under_way:
             raise trio.BusyResourceError("another task is sending on this stream")
         try:
             self._sock.shutdown(socket.SHUT_WR)
@@ -133,18 +133,11 @@ class TcpStream:
     @contextmanager
     def _one_send(self) -> Iterator[None]:
         self._check_open()
-        if self._sending:
-            raise trio.BusyResourceError("another task is sending on this stream")
-        if self._cut_short:
-            raise Unreachable(f"{self._remote}: an earlier send was cut short, so no more can be sent")
-        self._sending = self._cut_short = True
         try:
-            yield
-            self._cut_short = False
+            with self._sends.begin():
+                yield
         except OSError as error:
             raise self._broken(error) from error
-        finally:
-            self._sending = False
 
     def _check_open(self) -> None:
         if self._closed:
