@@ -1,0 +1,69 @@
+"""`p2pmirror find`: who in the cluster has an image or a blob."""
+
+import json
+import sys
+from typing import Any, Final
+
+import click
+
+from p2pmirror.cli.asking import agent_option, ask, json_option, plain
+from p2pmirror.cli.text import duration, table
+from p2pmirror.oci import Digest, Invalid, Reference
+
+_EXAMPLE: Final = """\b
+Example:
+  p2pmirror find docker.io/library/nginx:1.27
+  p2pmirror find sha256:0d17b565c37bcbd895e9d92315a05c1c3c9a29f762b011a10c54a66cd53c9b31 --json
+"""
+
+
+@click.command(epilog=_EXAMPLE)
+@click.argument("what", metavar="REF|DIGEST")
+@agent_option
+@json_option
+def command(what: str, agent: str, *, as_json: bool) -> None:
+    """Ask an agent who has an image or a blob, and how long the answer took.
+
+    REF is an image by tag (latest when it has none) or by digest. Exit code 1: nobody has it.
+    """
+    answer = ask(agent, "/api/v1/find", question(what))
+    click.echo(json.dumps(answer) if as_json else "\n".join(describe(answer)))
+    if not answer["providers"] and not answer["held"]:
+        sys.exit(1)
+
+
+def question(what: str) -> dict[str, str]:
+    """Return the query that asks for what a person named; `click.BadParameter` when it names nothing.
+
+    A reference goes as it was written: which registry an image without one is from, the agent knows.
+    """
+    try:
+        if what.startswith(("sha256:", "sha512:")):
+            return {"digest": str(Digest.parse(what))}
+        Reference.parse(what)
+    except Invalid as error:
+        raise click.BadParameter(str(error), param_hint="REF|DIGEST") from None
+    return {"ref": what}
+
+
+def describe(answer: dict[str, Any]) -> list[str]:
+    """Return the lines that people read."""
+    providers = answer["providers"]
+    others = "1 other node has it" if len(providers) == 1 else f"{len(providers) or 'no'} other nodes have it"
+    here = "has it" if answer["held"] else "has it not"
+    lines = [
+        f"{plain(answer['subject'])}",
+        f"{others}, the agent that was asked {here}; the answer took {duration(answer['seconds'])}",
+    ]
+    if not providers:
+        return lines
+    claims = any(each.get("claim") for each in providers)
+    head = ("NODE", "ADDRESS", "ZONE", "HAS", *(("TAG STANDS FOR",) if claims else ()))
+    return lines + table(head, [_row(each, claims=claims) for each in providers])
+
+
+def _row(provider: dict[str, Any], *, claims: bool) -> tuple[str, ...]:
+    has = "all" if provider["complete"] else "a part"
+    row = (provider["node_id"][:12], provider["address"], provider["zone"] or "-", has)
+    claim = provider.get("claim")
+    return (*row, claim["digest"] if claim else "-") if claims else row
