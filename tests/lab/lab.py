@@ -87,8 +87,8 @@ class Lab:
         self.network.heal()
         for host in self.network.hosts.values():
             host.unshape()
-        if not self.registry.running:
-            self.registry.start()
+        self.registry.stop()
+        self.registry.start()
         for node in self.nodes:
             if not node.containerd.running:
                 node.containerd.start()

@@ -6,6 +6,7 @@ Its access log is the witness of what was asked of upstream.
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,7 +55,7 @@ class Registry:
     def start(self) -> None:
         """Start it and wait until it answers."""
         self.process = self.host.start("registry", ["docker-registry", "serve", str(self._config)])
-        self.process.wait_until(self._answers)
+        self.process.wait_until(lambda: self._status() == 200)
 
     def stop(self) -> None:
         """End it at once: its port then refuses connections."""
@@ -66,6 +67,11 @@ class Registry:
     def running(self) -> bool:
         """Whether its process is there."""
         return self.process is not None and self.process.running
+
+    def answer_500(self) -> None:
+        """Put a server in the place of a stopped registry that answers 500 to everything; `stop` ends it."""
+        self.process = self.host.start("broken", [sys.executable, "-c", _BROKEN, str(PORT)])
+        self.process.wait_until(lambda: self._status() == 500)
 
     def push(self, image: Image) -> None:
         """Push all platforms of an image with skopeo."""
@@ -84,11 +90,23 @@ class Registry:
         """Return the bytes of manifests and blobs that it sent to other hosts."""
         return sum(request.size for request in self.requests() if request.method == "GET" and request.status < 300)
 
-    def _answers(self) -> bool:
+    def _status(self) -> int | None:
         try:
-            return self.host.request(PORT, "/v2/").status == 200
+            return self.host.request(PORT, "/v2/").status
         except OSError:
-            return False
+            return None
+
+
+_BROKEN = """
+import http.server, sys
+class Broken(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(500)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+    do_HEAD = do_GET
+http.server.HTTPServer(("", int(sys.argv[1])), Broken).serve_forever()
+"""
 
 
 def _config(storage: Path) -> str:
