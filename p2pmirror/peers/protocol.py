@@ -26,8 +26,8 @@ class Answer(Protocol):
         ...
 
     @property
-    def media_type(self) -> str:
-        """What the peer says the content is."""
+    def media_type(self) -> str | None:
+        """What the peer says the content is; None when it does not know."""
         ...
 
     @property

@@ -14,6 +14,7 @@ from p2pmirror.oci import DOCUMENT_BYTES_MAX, Digest, Invalid, manifest_path, pa
 from p2pmirror.peers.protocol import Answer, Question
 from p2pmirror.resolve.race import HEAD_S, Sources, Won
 from p2pmirror.resolve.want import Content, InHand, Trail, Want
+from p2pmirror.wire.identity import NodeId
 
 RECENT_BYTES_MAX = 4 * 1024 * 1024  # some hundreds of manifests, or one of the largest
 RECENT_S = 60.0  # between a HEAD and its GET lies a moment; a minute covers a paused containerd
@@ -46,19 +47,21 @@ class Manifests:
 
     async def fetch(self, want: Want, digest: Digest, trail: Trail) -> InHand:
         """Fetch a manifest from whoever has it. Raises `NotHere` when nobody gives the right bytes within 1 s."""
+        left: set[NodeId] = set()
         with trio.move_on_after(HEAD_S):
-            for _ in range(self._sources.options.asks_max):
-                found = await self._try(want, digest, trail)
+            while len(left) < self._sources.options.asks_max:
+                found = await self._try(want, digest, trail, left)
                 if found is not None:
                     trail.source = "peer"
                     self._keep(found)
                     return found
         raise NotHere(f"no peer gives {digest} in time")
 
-    async def _try(self, want: Want, digest: Digest, trail: Trail) -> InHand | None:
-        """Fetch once; None when a peer was tried in vain, so that another one may be."""
+    async def _try(self, want: Want, digest: Digest, trail: Trail, left: set[NodeId]) -> InHand | None:
+        """Fetch once; None when a peer was tried in vain, which is then in `left`."""
         question = Question(manifest_path(want.repository, digest), want.registry)
-        won = await self._sources.first(digest, question, trail, check=_check_size)
+        won = await self._sources.first(digest, question, trail, check=_check_size, without=left)
+        left.add(won.provider.node_id)
         try:
             found = await _read(digest, won)
         except PeerMisbehaved:
@@ -108,8 +111,8 @@ async def _read(digest: Digest, won: Won) -> InHand:
     return InHand(Content(digest, len(content), checked_media_type(content, won.answer.media_type)), content)
 
 
-def checked_media_type(data: bytes, claimed: str) -> str:
-    """Return the claimed media type when the document does not contradict it; raises `PeerMisbehaved`."""
+def checked_media_type(data: bytes, claimed: str | None) -> str:
+    """Return the claimed media type, or what the document says; raises `PeerMisbehaved` when they contradict."""
     try:
         return parse_manifest(data, claimed).media_type
     except Invalid as error:

@@ -95,7 +95,7 @@ class Relay:
                 nursery.start_soon(self._receive, free_out, full_in)
                 await self._deliver(sink, full_out, free_in)
                 nursery.cancel_scope.cancel()
-        except* MirrorError as group:
+        except BaseExceptionGroup as group:
             raise _only(group) from None
         finally:
             self.close()
@@ -103,12 +103,12 @@ class Relay:
     async def _receive(
         self, free: trio.MemoryReceiveChannel[bytearray], full: trio.MemorySendChannel[memoryview]
     ) -> None:
-        """Fill buffers from one source after another until every byte has come."""
-        async with full:
-            while self.position < self._end:
-                buffer = memoryview(await free.receive())
-                count = await self._fill(buffer[: self._end - self.position])
-                await full.send(buffer[:count])
+        """Fill buffers from one source after another; the channel ends only when every byte has come."""
+        while self.position < self._end:
+            buffer = memoryview(await free.receive())
+            count = await self._fill(buffer[: self._end - self.position])
+            await full.send(buffer[:count])
+        full.close()
 
     async def _fill(self, buffer: memoryview) -> int:
         """Receive at least one byte, from the current source or the next one; raises `Unreachable`."""
@@ -254,9 +254,12 @@ def _grown(data: memoryview) -> bytearray:
     return bytearray(2 * len(buffer)) if full else buffer
 
 
-def _only(group: BaseExceptionGroup[MirrorError]) -> MirrorError:
-    """Return the first error of a group: the later ones follow from it."""
-    first = group.exceptions[0]
+def _only(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Return what is no `MirrorError` in a group: a cancellation or a bug; else its first error, the others' cause."""
+    _, others = group.split(MirrorError)
+    if others is not None:
+        return others
+    first: BaseException = group
     while isinstance(first, BaseExceptionGroup):
         first = first.exceptions[0]
     return first
