@@ -86,9 +86,11 @@ class Agent:
         return status
 
     def find(self, key: str) -> set[str]:
-        """Return the addresses (no ports) of the nodes that have a digest or `registry/repository:tag`."""
-        answer = self._json(f"/api/v1/find?key={quote(key, safe='')}")
-        return {provider["address"].rpartition(":")[0] for provider in answer["providers"]}
+        """Return the addresses (no ports) of the nodes, this one included, that have a digest or an image's name."""
+        kind = "digest" if key.startswith("sha256:") else "ref"
+        answer = self._json(f"/api/v1/find?{kind}={quote(key, safe='')}")
+        others = {provider["address"].rpartition(":")[0] for provider in answer["providers"]}
+        return others | {self.host.address} if answer["held"] else others
 
     def metric(self, name: str, **labels: str) -> float:
         """Return the sum of the samples of `p2pmirror_<name>` that have these labels."""
