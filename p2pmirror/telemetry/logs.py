@@ -85,7 +85,7 @@ class TextFormatter(logging.Formatter):
         """Return the line, ASCII only."""
         entry = _entry(self, self._clock, record)
         front = f"{entry.pop('time')} {entry.pop('level'):<7} {_ENCODER.encode(entry.pop('event'))[1:-1]}"
-        return " ".join((front, *(f"{name}={_plain(value)}" for name, value in entry.items())))
+        return " ".join((front, *(f"{_plain(name)}={_plain(value)}" for name, value in entry.items())))
 
 
 class _Clock:
@@ -108,7 +108,8 @@ def _entry(formatter: logging.Formatter, clock: _Clock, record: logging.LogRecor
     entry: dict[str, Any] = {"time": clock.text(record.created), "level": record.levelname, "event": _message(record)}
     if fields is not None:
         for name, value in fields.items():
-            entry[name] = _value(name, value)
+            if name not in entry:  # the first three are not to be had
+                entry[name] = _value(name, value)
     entry["logger"] = record.name
     if record.exc_info:
         entry["exception"] = _middle_cut(_without_secrets(formatter.formatException(record.exc_info)))
@@ -116,9 +117,7 @@ def _entry(formatter: logging.Formatter, clock: _Clock, record: logging.LogRecor
 
 
 def _message(record: logging.LogRecord) -> str:
-    if (
-        not record.args and type(record.msg) is str and "\n" not in record.msg and len(record.msg) < 40
-    ):  # an event's name
+    if hasattr(record, "fields") and type(record.msg) is str:  # the name of an event, which is our own word
         return record.msg
     try:
         text = record.getMessage()
