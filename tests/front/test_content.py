@@ -214,6 +214,22 @@ async def test_the_first_byte_is_the_first_that_goes_out(bench):
     assert (entry.first_byte_s, entry.seconds, entry.bytes_sent) == (3.0, 5.0, 100)
 
 
+@pytest.mark.parametrize("leaves", [False, True])
+async def test_a_pump_may_send_files(bench, leaves):
+    """A pump that sends from a file is judged as one that sends bytes, and sees how much has gone out."""
+    seen = []
+
+    async def pump(sink):
+        await sink.send_file(FakeFile(DATA), 0, 60)
+        seen.append(sink.sent)
+        await sink.send_file(FakeFile(DATA), 60, 40)
+
+    bench.resolver.found[DIGEST] = Arriving(Content(DIGEST, 100, None), 0, 100, pump, lambda: None)
+    await send(await bench.ask(BLOB), sink=FakeSink(Unreachable("client") if leaves else None))
+    assert seen == ([] if leaves else [60])
+    assert bench.front.recent()[0].outcome == ("left" if leaves else "ok")
+
+
 async def test_a_client_that_leaves_a_file_is_named(bench):
     """A file that was not sent to its end was left by its client, which containerd does on purpose."""
     bench.resolver.found[DIGEST] = held()

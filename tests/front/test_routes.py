@@ -11,6 +11,7 @@ from p2pmirror.errors import BadRequest, NotHere, PeerMisbehaved, StoreFull, Unr
 from p2pmirror.oci import Descriptor, Digest, mediatype
 from p2pmirror.oci.filters import Filters
 from p2pmirror.resolve.want import Content, InHand
+from p2pmirror.wire.http_head import response_head
 from p2pmirror.wire.ranges import Unsatisfiable
 from tests.front.setting import HERE, THERE, Bench, send
 
@@ -292,9 +293,8 @@ def test_whatever_comes_in_gets_a_proper_answer(target, method, headers):
         bench.resolver.held_tags["docker.io/library/a"] = ["x", "y"]
         response = await bench.ask(target, method, **headers)
         assert response.status in {200, 206, 304, 400, 404, 405, 416}
-        for name, value in response.headers.items():
-            assert (name + value).isascii()
-            assert (name + value).isprintable()
+        response_head(response, method=method, date="now", connection=None)  # ValueError when it cannot be sent
+        assert "WWW-Authenticate" not in response.headers
         if response.status >= 400 and method != "HEAD":
             code_of(response)
         await send(response, method)

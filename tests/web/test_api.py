@@ -1,0 +1,188 @@
+"""The JSON of the observability port: golden shapes."""
+
+import json
+
+import pytest
+import trio
+
+from p2pmirror.oci import Digest
+from p2pmirror.resolve.protocol import Transfer
+from p2pmirror.routing.protocol import Member, Provider, key_of
+from p2pmirror.web import Identity
+from p2pmirror.wire.address import Address
+from tests.web.setting import CLAIM, DIGEST, HERE, REGISTRY_THERE, TAG, THERE, Bench, Recorded
+
+TRANSFER = Transfer(DIGEST, "docker.io/library/nginx", 100, 40, THERE, 1, 0.5)
+TRANSFER_JSON = {
+    "digest": str(DIGEST),
+    "name": "docker.io/library/nginx",
+    "size": 100,
+    "sent_bytes": 40,
+    "peer": "02" * 20,
+    "resumes": 1,
+    "seconds": 0.5,
+}
+MEMBERS_JSON = [
+    {"node_id": "01" * 20, "address": "10.0.0.1:29999", "zone": "a", "state": "alive", "last_seen_s": 0.0},
+    {"node_id": "02" * 20, "address": "10.0.0.2:29999", "zone": "b", "state": "alive", "last_seen_s": 0.4},
+]
+
+
+async def json_of(bench, target):
+    """Return the document behind a target, which must be there."""
+    response = await bench.ask(target)
+    assert (response.status, response.headers["Content-Type"]) == (200, "application/json")
+    return json.loads(response.body)
+
+
+async def test_status(bench):
+    """`/api/v1/status` has exactly the fields that `status --json` promises."""
+    bench.transfers = [TRANSFER]
+    assert await json_of(bench, "/api/v1/status") == {
+        "node_id": "01" * 20,
+        "version": "1.2.3",
+        "ready": True,
+        "reasons": [],
+        "members": MEMBERS_JSON,
+        "held": {"blobs": 1, "tags": 1, "bytes": 4},
+        "cache": {"bytes": 0, "max_bytes": 0, "free_bytes": 0},
+        "transfers": [TRANSFER_JSON],
+        "hit_ratio": None,
+    }
+    bench.reasons = ["containerd does not answer"]
+    status = await json_of(bench, "/api/v1/status")
+    assert (status["ready"], status["reasons"]) == (False, ["containerd does not answer"])
+
+
+async def test_hit_ratio(bench):
+    """The part of the requests for content that was answered from here or peers; refusals and pings do not count."""
+    for kind, source, outcome, count in (
+        ("blob", "store", "ok", 2),
+        ("manifest", "peer", "ok", 1),
+        ("blob", "none", "miss", 1),
+        ("blob", "none", "refused", 7),
+        ("base", "none", "ok", 9),
+    ):
+        bench.requests.child(kind, source, outcome).inc(count)
+    assert (await json_of(bench, "/api/v1/status"))["hit_ratio"] == 0.75
+
+
+async def test_hit_ratio_without_a_front(bench):
+    """A registry without the front's metrics has no hit ratio, and no error."""
+    bench.registry.unregister(bench.requests._metric)
+    assert (await json_of(bench, "/api/v1/status"))["hit_ratio"] is None
+
+
+async def test_lists(bench):
+    """Members, transfers and requests are lists under their names; requests say how long ago they ended."""
+    bench.transfers = [TRANSFER]
+    bench.recent = [Recorded({"method": "GET", "status": 200}, ended=98.5)]
+    assert await json_of(bench, "/api/v1/members") == {"members": MEMBERS_JSON}
+    assert await json_of(bench, "/api/v1/transfers") == {"transfers": [TRANSFER_JSON]}
+    assert await json_of(bench, "/api/v1/requests") == {"requests": [{"ago_s": 1.5, "method": "GET", "status": 200}]}
+
+
+async def test_peers_is_a_bootstrap_list(bench):
+    """The router addresses of the live members and of this node, and no address that cannot be dialled."""
+    gone = Member(THERE, REGISTRY_THERE, Address("10.0.0.3", 29998), "", "gone", 60.0)
+    v6 = Member(THERE, REGISTRY_THERE, Address("fd00::1", 29998), "", "alive", 0.0)
+    bench.router.known += [gone, v6]
+    assert await json_of(bench, "/api/v1/peers") == {"peers": ["10.0.0.1:29998", "10.0.0.2:29998", "[fd00::1]:29998"]}
+    bench = Bench(identity=Identity(HERE, "1", Address("0.0.0.0", 29999), Address("0.0.0.0", 29998)))
+    assert "0.0.0.0:29998" not in (await json_of(bench, "/api/v1/peers"))["peers"]
+
+
+async def test_find_a_digest(bench, autojump_clock):
+    """Who has a digest, sorted by address, whether this node holds it, and how long the answer took."""
+    bench.router.providers = [
+        Provider(THERE, REGISTRY_THERE, "b", complete=False),
+        Provider(HERE, Address("10.0.0.1", 29999)),
+    ]
+    assert await json_of(bench, f"/api/v1/find?digest={DIGEST}") == {
+        "key": key_of(DIGEST).hex(),
+        "subject": str(DIGEST),
+        "seconds": 0.0,
+        "providers": [
+            {"node_id": "01" * 20, "address": "10.0.0.1:29999", "zone": "", "complete": True},
+            {"node_id": "02" * 20, "address": "10.0.0.2:29999", "zone": "b", "complete": False},
+        ],
+        "held": True,
+    }
+    assert (await json_of(bench, f"/api/v1/find?digest={Digest.of(b'other')}"))["held"] is False
+
+
+@pytest.mark.parametrize("ref", ["nginx:1.27", "docker.io%2Flibrary%2Fnginx%3A1.27"])
+async def test_find_a_tag(bench, ref, autojump_clock):
+    """A reference is brought to its full name; each provider says what the tag names there."""
+    bench.router.providers = [Provider(THERE, REGISTRY_THERE, tag=CLAIM)]
+    found = await json_of(bench, f"/api/v1/find?ref={ref}")
+    assert (found["key"], found["subject"], found["held"]) == (key_of(TAG).hex(), str(TAG), True)
+    assert found["providers"][0]["claim"] == {
+        "digest": str(DIGEST),
+        "media_type": CLAIM.media_type,
+        "size": 4,
+        "age_s": 1.5,
+        "confirmed": True,
+    }
+    bench.router.providers = [Provider(THERE, REGISTRY_THERE)]
+    assert (await json_of(bench, f"/api/v1/find?ref={ref}"))["providers"][0]["claim"] is None
+
+
+async def test_find_a_reference_with_a_digest(bench, autojump_clock):
+    """A reference that has a digest is looked up by it; one that has neither tag nor digest means `latest`."""
+    assert (await json_of(bench, f"/api/v1/find?ref=nginx:1.27@{DIGEST}"))["subject"] == str(DIGEST)
+    assert (await json_of(bench, "/api/v1/find?ref=nginx"))["subject"] == "docker.io/library/nginx:latest"
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "",
+        "ref=",
+        "digest=",
+        "digest=sha256:x",
+        "ref=UPPER",
+        f"ref=a&digest={DIGEST}",
+        "x" * 5000,
+        "a&b&c&d&e&f&g&h&i&j&k",
+    ],
+)
+async def test_find_refuses_what_it_cannot_look_up(bench, query):
+    """A wrong question is 400 with one sentence."""
+    response = await bench.ask(f"/api/v1/find?{query}")
+    assert response.status == 400
+    assert json.loads(response.body)["error"]
+
+
+async def test_find_ends(bench, autojump_clock):
+    """A look-up that does not end is ended after 5 s, with what was found; the router's look-up ends with it."""
+    bench.router.providers, bench.router.hangs = [Provider(THERE, REGISTRY_THERE)], True
+    found = await json_of(bench, f"/api/v1/find?digest={DIGEST}")
+    assert (found["seconds"], len(found["providers"]), bench.router.running) == (5.0, 1, 0)
+
+
+async def test_few_finds_at_once(bench, autojump_clock):
+    """The fifth look-up at the same time is told to come again; later there is room again, also after a cancel."""
+    bench.router.hangs = True
+    statuses = []
+
+    async def one():
+        statuses.append((await bench.ask(f"/api/v1/find?digest={DIGEST}")).status)
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(5):
+            nursery.start_soon(one)
+    assert sorted(statuses) == [200, 200, 200, 200, 503]
+    for _ in range(5):
+        with trio.move_on_after(1):
+            await one()
+    await one()
+    assert statuses[5:] == [200]
+
+
+async def test_find_counts_to_a_thousand(bench, autojump_clock, monkeypatch):
+    """The list of providers is bounded, and the look-up ends when it is full."""
+    monkeypatch.setattr("p2pmirror.web.finding.PROVIDERS_MAX", 2)
+    bench.router.providers, bench.router.hangs = [Provider(THERE, REGISTRY_THERE)] * 3, True
+    found = await json_of(bench, f"/api/v1/find?digest={DIGEST}")
+    assert (found["seconds"], len(found["providers"]), bench.router.running) == (0.0, 2, 0)
