@@ -1,0 +1,159 @@
+"""What this node answers to the questions of others.
+
+Laws:
+- whoever asks has proved its address; what it says of itself is kept under that address only;
+- a provider is handed out when it was heard in the last 8 s; the others are pinged first, and follow;
+- an answer is made without waiting, except where it is a ping that is waited for, which has a limit.
+"""
+
+import trio
+
+from p2pmirror.routing.dht.codec import (
+    MEMBERS_MAX,
+    PARTIAL,
+    AnyAnswer,
+    Claim,
+    Contacts,
+    DialFailed,
+    FindNode,
+    FindProviders,
+    Found,
+    Goodbye,
+    Members,
+    MembersAfter,
+    Noted,
+    Ping,
+    PingThrough,
+    Pong,
+    Providers,
+    Reached,
+    Request,
+    Store,
+    Stored,
+    pack_address,
+    unpack_address,
+)
+from p2pmirror.routing.dht.liveness import CHECK_S, Liveness
+from p2pmirror.routing.dht.records import Record
+from p2pmirror.routing.dht.rpc import Rpc
+from p2pmirror.routing.dht.view import View
+from p2pmirror.routing.protocol import Key, TagClaim
+from p2pmirror.wire.address import Address
+from p2pmirror.wire.identity import NodeId
+
+CONTACTS_PER_ANSWER = 20  # k of the paper
+CONTACTS_PER_PROVIDERS = 10  # records need the room: the key's 8 holders, and two in place of dead ones
+FLUSH_S = 0.001  # providers that answered their ping within this go out together
+
+
+class Answers:
+    """Answers questions out of a view."""
+
+    def __init__(self, view: View, rpc: Rpc, liveness: Liveness, nursery: trio.Nursery) -> None:
+        """Run in `nursery` what takes a ping to answer."""
+        self._view = view
+        self._rpc = rpc
+        self._liveness = liveness
+        self._nursery = nursery
+
+    async def answer(self, request: Request, source: Address) -> None:
+        """Answer, or have it answered."""
+        answer = self._now(request, source, trio.current_time())
+        if answer is not None:
+            await self._rpc.reply(request, source, answer)
+
+    def _now(self, request: Request, source: Address, now: float) -> AnyAnswer | None:
+        sender = NodeId(request.sender)
+        match request.question:
+            case Ping(info):
+                if info.node_id == sender:
+                    self._view.met(info, source, now)
+                return Pong(self._view.own, int(now * 1000))
+            case FindProviders(key, zone):
+                return self._providers(request, source, Key(key), zone)
+            case FindNode(target):
+                return Contacts(self._view.contacts(target, CONTACTS_PER_ANSWER, but=sender))
+            case Store() as store:
+                return Stored(self._view.keep(sender, source, store, now))
+            case MembersAfter(node_id):
+                infos, last = self._view.members.page_after(node_id, MEMBERS_MAX)
+                return Members(last, tuple(infos))
+            case Goodbye(boot_id):
+                known = self._view.members.get(sender)
+                if known is not None and known.router == source:
+                    self._view.left(sender, boot_id, now)
+                return Noted()
+            case DialFailed(node_id):
+                self._liveness.doubt(NodeId(node_id))
+                return Noted()
+            case PingThrough():
+                self._nursery.start_soon(self._ping_for, request, source)
+                return None
+
+    def _providers(self, request: Request, source: Address, key: Key, zone: str) -> Providers:
+        now = trio.current_time()
+        sender = NodeId(request.sender)
+        records = self._view.records.find(key, zone, now, self._view.random, but=sender)
+        fresh = [record for record in records if self._view.may_hand_out(record.node_id, now)]
+        stale = [record for record in records if record not in fresh] if len(fresh) < len(records) else []
+        closer = self._view.contacts(key, CONTACTS_PER_PROVIDERS, but=sender)
+        if stale:
+            self._nursery.start_soon(self._providers_later, request, source, stale)
+        return Providers(not stale, tuple(self._found(record, now) for record in fresh), closer)
+
+    async def _providers_later(self, request: Request, source: Address, stale: list[Record]) -> None:
+        """Ping providers; hand out those that answer, as they do, and say when no more will."""
+        confirmed: list[Record] = []
+        arrived = trio.Event()
+
+        async def check(record: Record) -> None:
+            provider = self._view.records.source(record.node_id)
+            if provider is not None and await self._liveness.check(record.node_id, provider.router):
+                confirmed.append(record)
+                arrived.set()
+
+        async def flush() -> None:
+            nonlocal arrived
+            while True:
+                await arrived.wait()
+                await trio.sleep(FLUSH_S)
+                arrived = trio.Event()
+                await self._rpc.reply(request, source, self._part(confirmed, final=False))
+
+        with trio.move_on_after(2 * CHECK_S):
+            async with trio.open_nursery() as flushing:
+                flushing.start_soon(flush)
+                async with trio.open_nursery() as checking:
+                    for record in stale:
+                        checking.start_soon(check, record)
+                flushing.cancel_scope.cancel()
+        await self._rpc.reply(request, source, self._part(confirmed, final=True))
+
+    def _part(self, confirmed: list[Record], *, final: bool) -> Providers:
+        found = tuple(self._found(record, trio.current_time()) for record in confirmed if self._is_held(record))
+        confirmed.clear()
+        return Providers(final, found, ())
+
+    def _is_held(self, record: Record) -> bool:
+        """Whether nothing newer was said while its provider was pinged."""
+        source = self._view.records.source(record.node_id)
+        return source is not None and source.records.get(record.key) is record and record.state >= PARTIAL
+
+    async def _ping_for(self, request: Request, source: Address) -> None:
+        question = request.question
+        assert isinstance(question, PingThrough)
+        target = question.target
+        alive = await self._liveness.check(NodeId(target.node_id), unpack_address(target.home))
+        await self._rpc.reply(request, source, Reached(alive))
+
+    def _found(self, record: Record, now: float) -> Found:
+        source = self._view.records.source(record.node_id)
+        assert source is not None
+        ttl_s = max(0, int(record.deadline - now))
+        claim = None if record.tag is None else Claim.of(aged(record.tag, now - record.said_at))
+        return Found(record.node_id, pack_address(source.registry), source.zone, record.state, ttl_s, claim)
+
+
+def aged(tag: TagClaim, by_s: float) -> TagClaim:
+    """Return a claim as it is so much later."""
+    return TagClaim(tag.digest, tag.media_type, tag.size, tag.age_s + by_s, tag.confirmed)

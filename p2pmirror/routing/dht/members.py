@@ -1,0 +1,307 @@
+"""Who is in the cluster: alive, suspect or gone, and the news about it that rides on other datagrams.
+
+Laws:
+- hearing a node itself beats whatever others say of it, except that a goodbye is final for that boot id;
+- news names a boot id, so that the death of a node's earlier life says nothing about its present one;
+- a node that is suspected wrongly raises its incarnation, and that overrules the suspicion everywhere;
+- nothing here waits: `tick` says who is gone, `changes` hands out what others must react to.
+
+Follows SWIM (Das, Gupta, Motivala, 2002), sections 4.1 to 4.3: suspicion, piggy-backed news, shuffled round robin.
+"""
+
+import math
+from collections import OrderedDict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from random import Random
+from typing import Literal
+
+import msgspec
+
+from p2pmirror.routing.dht.codec import ALIVE, GONE, LEFT, NEWS_MAX, SUSPECT, News, NodeInfo, unpack_address
+from p2pmirror.routing.protocol import MemberState
+from p2pmirror.wire.address import Address
+from p2pmirror.wire.identity import NodeId
+
+FRESH_S = 8.0  # a provider heard within this is handed out without a ping (DESIGN.md: Liveness)
+SUSPICION_S = 3.0  # a suspect has so long to say that it is alive; news needs about a second to get around
+GONE_KEPT_S = 600.0  # gone members are remembered, and knocked at, so that a split cluster finds together again
+MEMBERS_MAX = 16_384  # members: above ten thousand nodes, some 600 bytes each
+GONE_MAX = 1024  # gone members that are remembered
+PAST_BOOTS_MAX = 4  # boot ids of a node's earlier lives: their late datagrams are ignored
+NEWS_HELD_MAX = 256  # news waiting to be passed on
+NEWS_SENDS_FACTOR = 4  # each is passed on 4 ln(N + 1) times: SWIM's lambda, so that all hear it with high probability
+INDIRECT_PROBES = 3  # members asked to ping one that does not answer: SWIM's k
+
+_WORDS: dict[int, MemberState] = {ALIVE: "alive", SUSPECT: "suspect", GONE: "gone", LEFT: "gone"}
+
+
+@dataclass(slots=True)
+class Known:
+    """A member."""
+
+    info: NodeInfo  # with `router` filled in
+    state: int
+    last_heard: float  # -inf: never
+    doubted: bool = False  # a dial or a ping failed since it was heard
+    deadline: float = math.inf  # suspect: gone then; gone: forgotten then
+    past_boots: tuple[bytes, ...] = ()
+
+    @property
+    def word(self) -> MemberState:
+        """The state in a word."""
+        return _WORDS[self.state]
+
+    @property
+    def router(self) -> Address:
+        """Where its router is."""
+        return unpack_address(self.info.router)
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Somebody joined, came back after it was taken for gone, or is gone; `accused`: this node was taken for gone."""
+
+    kind: Literal["joined", "returned", "gone", "accused"]
+    node_id: NodeId
+
+
+class Membership:
+    """All members but this node."""
+
+    def __init__(self, own: NodeInfo, random: Random) -> None:
+        """Know nobody."""
+        self.own = own
+        self._random = random
+        self._members: dict[NodeId, Known] = {}
+        self._round: list[NodeId] = []
+        self._news: OrderedDict[NodeId, tuple[News, int]] = OrderedDict()  # and how often it was passed on
+        self._changes: list[Change] = []
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    def get(self, node_id: NodeId) -> Known | None:
+        """Return a member, gone ones included."""
+        return self._members.get(node_id)
+
+    def all(self) -> list[Known]:
+        """Return every member, gone ones included."""
+        return list(self._members.values())
+
+    def present(self) -> list[Known]:
+        """Return the members that are alive or suspect."""
+        return [known for known in self._members.values() if known.state in {ALIVE, SUSPECT}]
+
+    def is_fresh(self, node_id: NodeId, now: float) -> bool:
+        """Whether it was heard so lately that it may be handed out unasked."""
+        known = self._members.get(node_id)
+        return known is not None and known.state == ALIVE and not known.doubted and now < known.last_heard + FRESH_S
+
+    def accepts(self, node_id: NodeId, boot_id: bytes, router: Address) -> bool:
+        """Whether this life of a node, at this address, is one that may speak for it."""
+        known = self._members.get(node_id)
+        if known is None:
+            return True
+        if boot_id in known.past_boots or (known.info.boot_id == boot_id and known.state == LEFT):
+            return False
+        return known.router == router or known.state in {GONE, LEFT}
+
+    def met(self, info: NodeInfo, now: float) -> bool:
+        """Take in what a node that was heard says of itself (`router` filled in); return whether it was believed."""
+        node_id = NodeId(info.node_id)
+        known = self._members.get(node_id)
+        if node_id == self.own.node_id:
+            return False
+        if known is None:
+            return self._add(info, now)
+        if info.boot_id in known.past_boots or (info.boot_id == known.info.boot_id and known.state == LEFT):
+            return False
+        if info.boot_id != known.info.boot_id:
+            self._reborn(known, info)
+        elif info.incarnation >= known.info.incarnation:
+            known.info = info
+        self._revive(known, now)
+        return True
+
+    def heard(self, node_id: NodeId, router: Address, now: float) -> bool:
+        """Note that a member was heard from its own address; return whether it is a member that speaks from there."""
+        known = self._members.get(node_id)
+        if known is None or known.state == LEFT or known.router != router:
+            return False
+        self._revive(known, now)
+        return True
+
+    def doubt(self, node_id: NodeId) -> None:
+        """Hand it out only once it has been heard again."""
+        known = self._members.get(node_id)
+        if known is not None:
+            known.doubted = True
+
+    def suspect(self, node_id: NodeId, now: float) -> None:
+        """Note that neither it nor anybody who asked for us had an answer."""
+        known = self._members.get(node_id)
+        if known is not None and known.state == ALIVE:
+            self._suspect(known, now)
+
+    def left(self, node_id: NodeId, boot_id: bytes, now: float) -> None:
+        """Note its goodbye."""
+        known = self._members.get(node_id)
+        if known is not None and known.info.boot_id == boot_id and known.state != LEFT:
+            self._end(known, LEFT, now)
+
+    def tick(self, now: float) -> None:
+        """Let suspicions and memories end."""
+        for known in list(self._members.values()):
+            if now < known.deadline:
+                continue
+            if known.state == SUSPECT:
+                self._end(known, GONE, now)
+            else:
+                del self._members[NodeId(known.info.node_id)]
+
+    def next_ping(self) -> Known | None:
+        """Return whom to ping now: everybody present once a round, in an order shuffled anew."""
+        for fresh_round in (False, True):
+            if fresh_round:
+                self._round = [NodeId(known.info.node_id) for known in self.present()]
+                self._random.shuffle(self._round)
+            while self._round:
+                known = self._members.get(self._round.pop())
+                if known is not None and known.state in {ALIVE, SUSPECT}:
+                    return known
+        return None
+
+    def next_knock(self) -> Known | None:
+        """Return a gone member, at random, that may be back."""
+        gone = [known for known in self._members.values() if known.state == GONE]
+        return self._random.choice(gone) if gone else None
+
+    def helpers(self, but: NodeId) -> list[Known]:
+        """Return a few members who may ping for us."""
+        alive = [each for each in self._members.values() if each.state == ALIVE and each.info.node_id != but]
+        return self._random.sample(alive, min(INDIRECT_PROBES, len(alive)))
+
+    def page_after(self, node_id: bytes, count: int) -> tuple[list[NodeInfo], bool]:
+        """Return the members that are alive with ids after this one, in order, and whether none follow."""
+        infos = sorted(
+            (known.info for known in self._members.values() if known.state == ALIVE and known.info.node_id > node_id),
+            key=lambda info: info.node_id,
+        )
+        return infos[:count], len(infos) <= count
+
+    def changes(self) -> list[Change]:
+        """Hand out, once, what has changed."""
+        changes, self._changes = self._changes, []
+        return changes
+
+    def news(self) -> tuple[News, ...]:
+        """Return what is to ride on the datagram that is about to be sent, what was told least first."""
+        if not self._news:
+            return ()
+        told = sorted(self._news.items(), key=lambda item: item[1][1])[:NEWS_MAX]
+        sends_max = math.ceil(NEWS_SENDS_FACTOR * math.log(len(self._members) + 2))
+        for node_id, (news, count) in told:
+            if count + 1 >= sends_max:
+                del self._news[node_id]
+            else:
+                self._news[node_id] = (news, count + 1)
+        return tuple(news for _, (news, _) in told)
+
+    def apply(self, news: Iterable[News], now: float) -> list[NodeInfo]:
+        """Take in news from others; return the introductions of nodes that should be pinged before they are members."""
+        strangers = []
+        for each in news:
+            if each.about == self.own.node_id:
+                self._answer_accusation(each)
+            elif (stranger := self._apply_one(each, now)) is not None:
+                strangers.append(stranger)
+        return strangers
+
+    def accusation(self, node_id: NodeId) -> tuple[News, ...]:
+        """Return the news that this member was gone: told to itself when it is heard again, so that it starts anew."""
+        known = self._members.get(node_id)
+        if known is None:
+            return ()
+        return (News(node_id, known.info.boot_id, known.info.incarnation, GONE),)
+
+    def _apply_one(self, news: News, now: float) -> NodeInfo | None:
+        known = self._members.get(NodeId(news.about))
+        if known is None or news.boot_id != known.info.boot_id:
+            new = known is None or news.boot_id not in known.past_boots
+            return news.info if new and news.state == ALIVE else None
+        if news.state == LEFT and known.state != LEFT:
+            self._end(known, LEFT, now)
+        elif news.state == ALIVE and known.state == SUSPECT and news.incarnation > known.info.incarnation:
+            known.info = msgspec.structs.replace(known.info, incarnation=news.incarnation)
+            known.state, known.deadline = ALIVE, math.inf
+            self._tell(news)
+        elif news.state == ALIVE and known.state == GONE and news.incarnation > known.info.incarnation:
+            return news.info  # ping it before it counts
+        elif news.incarnation >= known.info.incarnation and known.state == ALIVE and news.state == SUSPECT:
+            self._suspect(known, now)
+        elif news.incarnation >= known.info.incarnation and known.state in {ALIVE, SUSPECT} and news.state == GONE:
+            self._end(known, GONE, now)
+        return None
+
+    def _answer_accusation(self, news: News) -> None:
+        if news.boot_id != self.own.boot_id or news.state not in {SUSPECT, GONE}:
+            return
+        if news.incarnation >= self.own.incarnation:
+            self.own = msgspec.structs.replace(self.own, incarnation=news.incarnation + 1)
+            if self.own.router:
+                self._tell_alive(self.own)
+        if news.state == GONE:
+            self._changes.append(Change("accused", NodeId(self.own.node_id)))
+
+    def _add(self, info: NodeInfo, now: float) -> bool:
+        if len(self._members) >= MEMBERS_MAX:
+            return False
+        self._members[NodeId(info.node_id)] = Known(info, ALIVE, now)
+        self._round.insert(self._random.randrange(len(self._round) + 1), NodeId(info.node_id))
+        self._changes.append(Change("joined", NodeId(info.node_id)))
+        self._tell_alive(info)
+        return True
+
+    def _reborn(self, known: Known, info: NodeInfo) -> None:
+        """Take in that a node began anew: for everybody else it is gone and has joined."""
+        if known.state in {ALIVE, SUSPECT}:
+            self._changes.append(Change("gone", NodeId(info.node_id)))
+        known.past_boots = (*known.past_boots, known.info.boot_id)[-PAST_BOOTS_MAX:]
+        known.info, known.state = info, GONE  # and revived by whoever calls this
+
+    def _revive(self, known: Known, now: float) -> None:
+        node_id = NodeId(known.info.node_id)
+        known.last_heard, known.doubted = now, False
+        if known.state == ALIVE:
+            return
+        if known.state != SUSPECT:
+            self._changes.append(Change("returned", node_id))
+            self._round.append(node_id)
+        known.state, known.deadline = ALIVE, math.inf
+        self._tell_alive(known.info)
+
+    def _suspect(self, known: Known, now: float) -> None:
+        known.state, known.deadline = SUSPECT, now + SUSPICION_S
+        self._tell(News(known.info.node_id, known.info.boot_id, known.info.incarnation, SUSPECT))
+
+    def _end(self, known: Known, state: int, now: float) -> None:
+        if known.state in {ALIVE, SUSPECT}:
+            self._changes.append(Change("gone", NodeId(known.info.node_id)))
+        known.state, known.deadline = state, now + GONE_KEPT_S
+        self._tell(News(known.info.node_id, known.info.boot_id, known.info.incarnation, state))
+        self._forget_oldest_gone()
+
+    def _forget_oldest_gone(self) -> None:
+        gone = [known for known in self._members.values() if known.state in {GONE, LEFT}]
+        if len(gone) > GONE_MAX:
+            del self._members[NodeId(min(gone, key=lambda known: known.deadline).info.node_id)]
+
+    def _tell_alive(self, info: NodeInfo) -> None:
+        self._tell(News(info.node_id, info.boot_id, info.incarnation, ALIVE, info))
+
+    def _tell(self, news: News) -> None:
+        self._news.pop(NodeId(news.about), None)
+        self._news[NodeId(news.about)] = (news, 0)
+        while len(self._news) > NEWS_HELD_MAX:
+            self._news.popitem(last=False)

@@ -1,0 +1,360 @@
+"""The router of a node: its port, its view of the cluster, and the tasks that keep both alive.
+
+Laws: it keeps the laws of `routing.protocol`; datagrams are read by one task, which never waits for an answer; a
+goodbye is the last that is heard of this node.
+"""
+
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from random import Random
+
+import trio
+
+from p2pmirror.errors import Unreachable
+from p2pmirror.routing.bootstrap import Bootstrap
+from p2pmirror.routing.dht.answers import Answers, aged
+from p2pmirror.routing.dht.codec import (
+    COMPLETE,
+    ZONE_CHARS_MAX,
+    Claim,
+    DialFailed,
+    Found,
+    Goodbye,
+    NodeInfo,
+    NullSeal,
+    Pong,
+    Reply,
+    Seal,
+    pack_address,
+    unpack_address,
+)
+from p2pmirror.routing.dht.join import Join
+from p2pmirror.routing.dht.liveness import Liveness
+from p2pmirror.routing.dht.members import Change
+from p2pmirror.routing.dht.placement import Placement
+from p2pmirror.routing.dht.publish import Publisher
+from p2pmirror.routing.dht.records import Record, Source
+from p2pmirror.routing.dht.rpc import Rpc
+from p2pmirror.routing.dht.search import find_providers
+from p2pmirror.routing.dht.view import View
+from p2pmirror.routing.metrics import RoutingMetrics
+from p2pmirror.routing.protocol import Key, Member, Offer, Provider
+from p2pmirror.wire.address import Address
+from p2pmirror.wire.identity import NodeId
+from p2pmirror.wire.network import Datagrams, Network
+
+PROVIDERS_MAX = 256  # providers of one find: 8 holders with a sample of 16 each, twice over
+HANDED_OUT_MAX = 4096  # providers for which it is remembered who named them, for `failed`
+LEAVE_S = 1.0  # saying goodbye; whoever does not answer learns it from the others
+GOODBYES_AT_ONCE = 32  # goodbyes under way: a burst that no socket buffer loses
+REPORT_S = 0.5  # telling a holder that a dial failed
+
+
+@dataclass(frozen=True, slots=True)
+class DhtOptions:
+    """What a router needs to know; `registry` is announced to others, so it can be dialled; `boot_id` has 8 bytes."""
+
+    node_id: NodeId
+    boot_id: bytes  # drawn at each start
+    listen: Address
+    registry: Address
+    zone: str = ""
+    bootstrap: Bootstrap | None = None
+
+    def __post_init__(self) -> None:
+        if self.registry.is_unspecified or self.registry.port == 0:
+            raise ValueError(f"{self.registry} cannot be dialled: announce an address that can")
+        if len(self.zone) > ZONE_CHARS_MAX:
+            raise ValueError(f"a zone has at most {ZONE_CHARS_MAX} characters")
+
+
+@dataclass(slots=True)
+class _Running:
+    """What exists while the port is open."""
+
+    nursery: trio.Nursery
+    services: trio.CancelScope
+    datagrams: Datagrams
+    rpc: Rpc
+    liveness: Liveness
+    join: Join
+    publisher: Publisher
+
+
+class DhtRouter:
+    """See `routing.protocol.Router`."""
+
+    def __init__(
+        self,
+        options: DhtOptions,
+        network: Network,
+        *,
+        random: Random,
+        metrics: RoutingMetrics,
+        seal: Seal | None = None,
+    ) -> None:
+        """Do nothing until `run`; `random` draws request ids and cookies too: give a SystemRandom outside tests."""
+        self._options = options
+        self._network = network
+        self._random = random
+        self._metrics = metrics
+        self._seal = seal or NullSeal()
+        own = NodeInfo(options.node_id, options.boot_id, 0, b"", pack_address(options.registry), options.zone)
+        self._view = View(own, random)
+        self._view.on_change = self._changed
+        self._placement = Placement(random)
+        self._handed_out: OrderedDict[NodeId, set[NodeId]] = OrderedDict()  # provider -> holders that named it
+        self._running: _Running | None = None
+        self._left = False
+
+    @property
+    def node_id(self) -> NodeId:
+        """This node's id."""
+        return self._options.node_id
+
+    @property
+    def joined(self) -> bool:
+        """Whether the first join has ended."""
+        return self._running is not None and self._running.join.joined
+
+    @property
+    def address(self) -> Address | None:
+        """The router's bound address while it runs."""
+        return self._running.datagrams.address if self._running is not None else None
+
+    @property
+    def records_held(self) -> int:
+        """How many records this node holds, its own among them."""
+        return len(self._view.records)
+
+    @property
+    def advertised(self) -> int:
+        """How many keys this node says it has."""
+        return len(self._placement)
+
+    def advertise(self, offers: Mapping[Key, Offer]) -> None:
+        """Say that this node has these keys; the holders are told within some 5 ms. ValueError: a tag no wire takes."""
+        for offer in offers.values():
+            if offer.tag is not None:
+                Claim.of(offer.tag)
+        self._placement.advertise(offers, trio.current_time())
+        self._said()
+
+    def withdraw(self, keys: Iterable[Key]) -> None:
+        """Say that this node no longer has these keys."""
+        self._placement.withdraw(keys, trio.current_time())
+        self._said()
+
+    def failed(self, node_id: NodeId) -> None:
+        """Report that a dial to this node failed: it is pinged at once, here and by the holders that named it."""
+        if self._running is None:
+            return
+        self._running.liveness.doubt(node_id)
+        for holder in self._handed_out.get(node_id, ()):
+            self._running.nursery.start_soon(self._report, self._running, holder, node_id)
+
+    def members(self) -> list[Member]:
+        """Every member but this node."""
+        now = trio.current_time()
+        return [
+            Member(
+                NodeId(known.info.node_id),
+                unpack_address(known.info.registry),
+                known.router,
+                known.info.zone,
+                known.word,
+                now - known.last_heard,
+            )
+            for known in self._view.members.all()
+        ]
+
+    @asynccontextmanager
+    async def find(self, key: Key) -> AsyncIterator[trio.MemoryReceiveChannel[Provider]]:
+        """Look a key up; see `protocol.Router.find`. Before `run` nobody is found."""
+        send, receive = trio.open_memory_channel[Provider](PROVIDERS_MAX)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._find, key, send)
+            with receive:
+                yield receive
+            nursery.cancel_scope.cancel()
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Join, answer, tell and watch until cancelled. Raises OSError when the port cannot be had."""
+        datagrams = await self._network.open_datagrams(self._options.listen)
+        try:
+            async with trio.open_nursery() as nursery:
+                running = self._running = self._parts(datagrams, nursery)
+                nursery.start_soon(self._receive, running)
+                nursery.start_soon(self._serve, running)
+                task_status.started()
+        finally:
+            self._running = None
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + LEAVE_S):
+                await datagrams.aclose()
+
+    async def leave(self) -> None:
+        """Say goodbye to the members; waits 1 s at most. Afterwards this node is silent."""
+        running = self._running
+        if running is None or self._left:
+            return
+        self._left = True
+        self._placement.withdraw_all(trio.current_time())
+        running.services.cancel()
+        limiter = trio.CapacityLimiter(GOODBYES_AT_ONCE)
+        with trio.move_on_after(LEAVE_S):
+            async with trio.open_nursery() as nursery:
+                for address in self._goodbye_order():
+                    nursery.start_soon(self._say_goodbye, running, address, limiter)
+
+    def _parts(self, datagrams: Datagrams, nursery: trio.Nursery) -> _Running:
+        rpc = Rpc(
+            datagrams,
+            self.node_id,
+            seal=self._seal,
+            random=self._random,
+            metrics=self._metrics,
+            news=self._view.members.news,
+        )
+        liveness = Liveness(self._view, rpc, self._metrics)
+        join = Join(self._view, rpc, liveness, network=self._network, bootstrap=self._options.bootstrap)
+        publisher = Publisher(self._placement, self._view, rpc)
+        return _Running(nursery, trio.CancelScope(), datagrams, rpc, liveness, join, publisher)
+
+    async def _serve(self, running: _Running) -> None:
+        with running.services:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(running.liveness.run)
+                nursery.start_soon(running.join.run)
+                nursery.start_soon(running.publisher.run)
+
+    async def _receive(self, running: _Running) -> None:
+        """Read datagrams until the port is closed."""
+        answers = Answers(self._view, running.rpc, running.liveness, running.nursery)
+        while True:
+            try:
+                datagram, source = await running.datagrams.receive()
+            except trio.ClosedResourceError:
+                return
+            message = await running.rpc.received(datagram, source)
+            if message is None:
+                continue
+            now = trio.current_time()
+            sender = NodeId(message.sender)
+            if message.news:
+                self._view.told(message.news, now)
+            if isinstance(message, Reply):
+                if isinstance(message.answer, Pong) and message.answer.info.node_id == sender:
+                    self._view.met(message.answer.info, source, now)
+                else:
+                    self._view.heard(sender, source, now)
+            elif not self._left:
+                self._view.heard(sender, source, now)
+                await answers.answer(message, source)
+
+    async def _find(self, key: Key, send: trio.MemorySendChannel[Provider]) -> None:
+        running = self._running
+        seen: set[NodeId] = {self.node_id}
+        outcome = "abandoned"
+
+        def hand_on(holder: NodeId, provider: Provider) -> None:
+            self._remember(provider.node_id, holder)
+            if provider.node_id not in seen and len(seen) <= PROVIDERS_MAX:
+                seen.add(provider.node_id)
+                try:
+                    send.send_nowait(provider)
+                except trio.BrokenResourceError:
+                    return  # the asker has left: the lookup is being cancelled
+
+        def on_found(holder: NodeId, found: Iterable[Found]) -> None:
+            for each in found:
+                hand_on(holder, _provider(each))
+
+        try:
+            with send:
+                if running is None:
+                    return
+                async with trio.open_nursery() as nursery:
+                    search = find_providers(self._view, running.rpc, key, on_found)
+                    found_here = self._find_here(key, hand_on, nursery, running)
+                    search.lookup.answered_here(found=found_here)
+                    await search.run()
+            outcome = "found" if len(seen) > 1 else "nobody"
+        finally:
+            self._metrics.lookups.labels(outcome).inc()
+
+    def _find_here(
+        self, key: Key, hand_on: Callable[[NodeId, Provider], None], nursery: trio.Nursery, running: _Running
+    ) -> bool:
+        """Hand on what this node's own records say; return whether that was anything."""
+        now = trio.current_time()
+        records = self._view.records.find(key, self._options.zone, now, self._random, but=self.node_id)
+        found = False
+        for record in records:
+            source = self._view.records.source(record.node_id)
+            assert source is not None
+            provider = _provider_of(record, source, now)
+            if self._view.may_hand_out(record.node_id, now):
+                found = True
+                hand_on(self.node_id, provider)
+            else:
+                nursery.start_soon(self._check_and_hand_on, running, source, provider, hand_on)
+        return found
+
+    async def _check_and_hand_on(
+        self, running: _Running, source: Source, provider: Provider, hand_on: Callable[[NodeId, Provider], None]
+    ) -> None:
+        if await running.liveness.check(source.node_id, source.router):
+            hand_on(self.node_id, provider)
+
+    def _remember(self, provider: NodeId, holder: NodeId) -> None:
+        if holder != self.node_id:
+            self._handed_out.setdefault(provider, set()).add(holder)
+            self._handed_out.move_to_end(provider)
+            if len(self._handed_out) > HANDED_OUT_MAX:
+                self._handed_out.popitem(last=False)
+
+    async def _report(self, running: _Running, holder: NodeId, node_id: NodeId) -> None:
+        known = self._view.members.get(holder)
+        if known is None:
+            return
+        try:
+            await running.rpc.ask(known.router, DialFailed(node_id), limit_s=REPORT_S, expected=holder)
+        except Unreachable:
+            self._view.silent(holder)
+
+    def _goodbye_order(self) -> list[Address]:
+        """Return everybody's address, those first who hold records of this node."""
+        holders = self._placement.holders()
+        present = sorted(self._view.members.present(), key=lambda known: known.info.node_id not in holders)
+        return [known.router for known in present]
+
+    async def _say_goodbye(self, running: _Running, address: Address, limiter: trio.CapacityLimiter) -> None:
+        async with limiter:
+            try:
+                await running.rpc.ask(address, Goodbye(self._options.boot_id), limit_s=LEAVE_S)
+            except Unreachable:
+                return
+
+    def _said(self) -> None:
+        self._metrics.advertised.set(len(self._placement))
+        if self._running is not None:
+            self._running.publisher.wake_up()
+
+    def _changed(self, change: Change) -> None:
+        if self._running is not None:
+            self._running.publisher.changed(change)
+            if change.kind == "returned":
+                self._running.liveness.accuse(change.node_id)
+
+
+def _provider(found: Found) -> Provider:
+    tag = None if found.tag is None else found.tag.as_tag()
+    complete = found.state == COMPLETE
+    return Provider(NodeId(found.node_id), unpack_address(found.registry), found.zone, complete, tag)
+
+
+def _provider_of(record: Record, source: Source, now: float) -> Provider:
+    tag = None if record.tag is None else aged(record.tag, now - record.said_at)
+    return Provider(record.node_id, source.registry, source.zone, record.state == COMPLETE, tag)

@@ -1,0 +1,186 @@
+"""What providers have said: many records per key, each with a sequence number and a deadline.
+
+Laws:
+- of two statements of one provider about one key the higher sequence wins, withdrawals included;
+- a record ends at its deadline, with its provider's goodbye or death, or when the provider begins anew (boot id);
+- whatever is said, the number of records stays within the limits below.
+
+DESIGN.md section 4, "Membership and DHT" (records).
+"""
+
+import heapq
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from random import Random
+
+from p2pmirror.routing.dht.codec import RECORDS_MAX, WITHDRAWN, Entry
+from p2pmirror.routing.protocol import Key, TagClaim
+from p2pmirror.wire.address import Address
+from p2pmirror.wire.identity import NodeId
+
+RECORDS_HELD_MAX = 200_000  # records: 100 nodes with 16,000 keys each put 128,000 on a node; some 400 bytes each
+PER_KEY_MAX = 512  # records of one key: an answer is a sample of 16, so more providers than this add nothing
+PER_PROVIDER_MAX = 50_000  # records of one provider: a node with 50,000 blobs in a cluster of up to 8 nodes
+TOMBSTONE_S_MIN = 60.0  # a withdrawal is remembered so long: any datagram that it overtook has arrived by then
+STALE_ENDS_MAX = 1024  # entries of the heap whose records were dropped, beyond as many as there are records
+
+
+@dataclass(slots=True)
+class Record:
+    """What one provider says of one key."""
+
+    node_id: NodeId
+    key: Key
+    sequence: int
+    state: int  # one of codec's WITHDRAWN, PARTIAL, COMPLETE, LEADING
+    deadline: float
+    tag: TagClaim | None
+    said_at: float  # the tag's age counts from here
+
+
+@dataclass(slots=True)
+class Source:
+    """A provider as its last batch described it: where its router and its registry are."""
+
+    node_id: NodeId
+    boot_id: bytes
+    router: Address
+    registry: Address
+    zone: str
+    records: dict[Key, Record] = field(default_factory=dict)
+
+
+class Records:
+    """The records that this node holds for others and for itself."""
+
+    def __init__(self) -> None:
+        """Begin empty."""
+        self._sources: dict[NodeId, Source] = {}
+        self._by_key: dict[Key, dict[NodeId, Record]] = {}
+        self._ends: list[tuple[float, NodeId, Key]] = []  # a heap with an entry for each record; late ones are mended
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def source(self, node_id: NodeId) -> Source | None:
+        """Return a provider of which something is held."""
+        return self._sources.get(node_id)
+
+    def store(
+        self,
+        node_id: NodeId,
+        boot_id: bytes,
+        addresses: tuple[Address, Address],
+        zone: str,
+        entries: Iterable[Entry],
+        *,
+        ttl_s: float,
+        now: float,
+    ) -> int:
+        """Take in a provider's batch; `addresses` of its router and its registry. Return how many entries were taken.
+
+        An entry that is older than what is held counts as taken: the provider need not say it again.
+        """
+        source = self._source_of(node_id, boot_id, addresses, zone)
+        return sum(self._put(source, entry, ttl_s, now) for entry in entries)
+
+    def find(self, key: Key, zone: str, now: float, random: Random, *, but: NodeId) -> list[Record]:
+        """Return at most 16 living records of a key, those of providers in `zone` first, none of `but`."""
+        held = self._by_key.get(key)
+        if not held:
+            return []
+        living = [
+            record
+            for record in held.values()
+            if record.state != WITHDRAWN and now < record.deadline and record.node_id != but
+        ]
+        if len(living) > 1:
+            random.shuffle(living)
+            living.sort(key=lambda record: self._sources[record.node_id].zone != zone)
+        return living[:RECORDS_MAX]
+
+    def drop(self, node_id: NodeId) -> int:
+        """Forget all that a provider said; return how many records that was."""
+        source = self._sources.pop(node_id, None)
+        if source is None:
+            return 0
+        for key in source.records:
+            self._unlink(node_id, key)
+        return len(source.records)
+
+    def expire(self, now: float) -> int:
+        """Forget what has ended; return how much that was."""
+        ended = 0
+        while self._ends and self._ends[0][0] <= now:
+            _, node_id, key = heapq.heappop(self._ends)
+            record = self._by_key.get(key, {}).get(node_id)
+            if record is None:
+                continue
+            if now < record.deadline:
+                heapq.heappush(self._ends, (record.deadline, node_id, key))
+            else:
+                self._remove(record)
+                ended += 1
+        return ended
+
+    def _source_of(self, node_id: NodeId, boot_id: bytes, addresses: tuple[Address, Address], zone: str) -> Source:
+        """Return the provider as it describes itself now; what it said in an earlier life is forgotten."""
+        known = self._sources.get(node_id)
+        if known is not None and known.boot_id != boot_id:
+            self.drop(node_id)
+            known = None
+        if known is None:
+            known = self._sources[node_id] = Source(node_id, boot_id, *addresses, zone)
+        known.router, known.registry = addresses
+        known.zone = zone
+        return known
+
+    def _put(self, source: Source, entry: Entry, ttl_s: float, now: float) -> bool:
+        key = Key(entry.key)
+        old = source.records.get(key)
+        if old is not None and (entry.sequence <= old.sequence):
+            return True
+        kept_s = max(ttl_s, TOMBSTONE_S_MIN) if entry.state == WITHDRAWN else ttl_s
+        if old is None:
+            if not self._has_room(source, key):
+                return False
+            old = source.records[key] = Record(source.node_id, key, 0, 0, now + kept_s, None, now)
+            self._by_key.setdefault(key, {})[source.node_id] = old
+            self._count += 1
+            self._push_end(now + kept_s, source.node_id, key)
+        old.sequence, old.state, old.deadline, old.said_at = entry.sequence, entry.state, now + kept_s, now
+        old.tag = None if entry.tag is None else entry.tag.as_tag()
+        return True
+
+    def _has_room(self, source: Source, key: Key) -> bool:
+        return (
+            self._count < RECORDS_HELD_MAX
+            and len(source.records) < PER_PROVIDER_MAX
+            and len(self._by_key.get(key, ())) < PER_KEY_MAX
+        )
+
+    def _push_end(self, deadline: float, node_id: NodeId, key: Key) -> None:
+        """Note when to look at a record; a lengthened deadline is seen then, a shortened one is kept by `find`."""
+        if len(self._ends) > 2 * self._count + STALE_ENDS_MAX:
+            self._ends = [(each.deadline, *at) for at, each in self._all()]
+            heapq.heapify(self._ends)
+        else:
+            heapq.heappush(self._ends, (deadline, node_id, key))
+
+    def _all(self) -> Iterable[tuple[tuple[NodeId, Key], Record]]:
+        return (((n, key), record) for key, held in self._by_key.items() for n, record in held.items())
+
+    def _remove(self, record: Record) -> None:
+        source = self._sources[record.node_id]
+        del source.records[record.key]
+        self._unlink(record.node_id, record.key)
+        if not source.records:
+            del self._sources[record.node_id]
+
+    def _unlink(self, node_id: NodeId, key: Key) -> None:
+        held = self._by_key[key]
+        del held[node_id]
+        if not held:
+            del self._by_key[key]
+        self._count -= 1

@@ -1,0 +1,153 @@
+"""Drives a lookup over the network: asks whom it names, tells it what comes, until it has ended.
+
+Laws: one task, one writer of the lookup; what is found is handed on in the moment it arrives; being cancelled leaves no
+question behind.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+
+import trio
+
+from p2pmirror.errors import Unreachable
+from p2pmirror.routing.dht.codec import (
+    AnyAnswer,
+    AnyQuestion,
+    Contact,
+    Contacts,
+    FindNode,
+    FindProviders,
+    Found,
+    Providers,
+    unpack_address,
+)
+from p2pmirror.routing.dht.lookup import PENDING_S, Lookup
+from p2pmirror.routing.dht.rpc import Asked, Rpc
+from p2pmirror.routing.dht.view import View
+from p2pmirror.routing.protocol import Key
+from p2pmirror.wire.address import Address
+from p2pmirror.wire.identity import NodeId
+
+KNOWN_AT_START = 20  # contacts that a lookup begins with: k of the paper; more than its 8 holders, since some are gone
+ASK_LIMIT_S = 0.100  # a node that is silent so long has failed for this lookup; pulls wait 30 ms
+
+OnFound = Callable[[NodeId, Iterable[Found]], None]
+
+
+@dataclass(slots=True)
+class _Out:
+    asked: Asked
+    repeat_at: float
+    deadline: float
+
+
+class Search:
+    """One lookup of `target`; `on_found` gets records with the holder that gave them."""
+
+    def __init__(self, view: View, rpc: Rpc, target: bytes, question: AnyQuestion, on_found: OnFound) -> None:
+        """Begin with the table's closest contacts."""
+        self._view = view
+        self._rpc = rpc
+        self._question = question
+        self._on_found = on_found
+        contacts = view.table.closest(target, KNOWN_AT_START)
+        self._addresses: dict[NodeId, Address] = {contact.id: contact.address for contact in contacts}
+        self.lookup = Lookup(target, view.own_id, self._addresses)
+        self._out: dict[NodeId, _Out] = {}
+        self._answers: list[tuple[NodeId, AnyAnswer]] = []
+        self._arrived = trio.Event()
+        self._target = target
+
+    async def run(self) -> None:
+        """Ask until the lookup has ended. Raises nothing; cancellation ends it."""
+        try:
+            while True:
+                now = trio.current_time()
+                self._take_answers(now)
+                self._give_up(now)
+                for node_id in self.lookup.next_asks(now):
+                    await self._ask(node_id)
+                await self._repeat()
+                if self.lookup.ended(trio.current_time()):
+                    break
+                await self._wait()
+        finally:
+            for out in self._out.values():
+                self._rpc.end(out.asked)
+        self._view.table.looked_up(self._target, trio.current_time())
+
+    async def _wait(self) -> None:
+        deadlines = [min(out.repeat_at, out.deadline) for out in self._out.values()]
+        soft = self.lookup.next_deadline(trio.current_time())
+        with trio.move_on_at(min([*deadlines, trio.current_time() + ASK_LIMIT_S if soft is None else soft])):
+            await self._arrived.wait()
+
+    async def _ask(self, node_id: NodeId) -> None:
+        to = self._addresses[node_id]
+        try:
+            asked = self._rpc.begin(to, self._question, partial(self._answered, node_id), expected=node_id)
+        except Unreachable:
+            self.lookup.asked(node_id, 0.0)
+            self.lookup.failed(node_id)
+            return
+        soft_deadline = trio.current_time() + self._rpc.soft_s(to)
+        self._out[node_id] = _Out(asked, soft_deadline, trio.current_time() + ASK_LIMIT_S)
+        self.lookup.asked(node_id, soft_deadline)
+        await self._rpc.send(asked)
+
+    def _answered(self, node_id: NodeId, answer: AnyAnswer) -> None:
+        self._answers.append((node_id, answer))
+        self._arrived.set()
+
+    def _take_answers(self, now: float) -> None:
+        self._arrived = trio.Event()
+        answers, self._answers = self._answers, []
+        for node_id, answer in answers:
+            if node_id not in self._out:
+                continue  # it came with the last of its repeats
+            if isinstance(answer, Providers):
+                self._take(node_id, answer.closer, now, found=answer.found, final=answer.final)
+            elif isinstance(answer, Contacts):
+                self._take(node_id, answer.closer, now)
+
+    def _take(
+        self, node_id: NodeId, closer: Iterable[Contact], now: float, *, found: Iterable[Found] = (), final: bool = True
+    ) -> None:
+        found = tuple(found)
+        if found:
+            self._on_found(node_id, found)
+        new = {NodeId(contact.node_id): contact for contact in closer}
+        pending_until = None if final else now + PENDING_S
+        for each in self.lookup.answered(node_id, new, found=bool(found), pending_until=pending_until):
+            self._addresses[each] = unpack_address(new[each].home)
+        if final:
+            self._rpc.end(self._out.pop(node_id).asked)
+        else:
+            self._out[node_id].repeat_at = self._out[node_id].deadline
+
+    def _give_up(self, now: float) -> None:
+        for node_id, out in list(self._out.items()):
+            if out.deadline <= now:
+                self._rpc.end(out.asked)
+                del self._out[node_id]
+                self.lookup.failed(node_id)
+                self._view.silent(node_id)
+
+    async def _repeat(self) -> None:
+        for out in list(self._out.values()):
+            if out.repeat_at <= trio.current_time():
+                out.repeat_at = out.deadline  # once: two lost in a row are rarer than a node that is gone
+                await self._rpc.send(out.asked)
+
+
+async def find_nodes(view: View, rpc: Rpc, target: bytes) -> list[NodeId]:
+    """Return the nodes closest to `target` that answered, this one among them when it is; each was heard."""
+    search = Search(view, rpc, target, FindNode(target), lambda _holder, _found: None)
+    await search.run()
+    return search.lookup.closest()
+
+
+def find_providers(view: View, rpc: Rpc, key: Key, on_found: OnFound) -> Search:
+    """Return the search for a key's records."""
+    return Search(view, rpc, key, FindProviders(key, view.own.zone), on_found)
