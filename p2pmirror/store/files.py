@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from types import TracebackType
+from typing import Protocol, Self
 
 from p2pmirror.errors import StoreFull
 from p2pmirror.oci import Digest
@@ -67,6 +68,12 @@ class Writer(Protocol):
     def size(self) -> int:
         """Length in bytes: the end of the last byte written or preallocated."""
         ...
+
+    async def __aenter__(self) -> Self: ...
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
 
     async def preallocate(self, size: int) -> None:
         """Make sure of room for `size` bytes, which read as zeros until they are written. Raises `StoreFull`."""

@@ -103,8 +103,10 @@ class HeldInventory:
         for name in gone_tags:
             self._version += self._tags.pop(name, None) is not None
         for subject, descriptor in referrers:
-            self._referrers.setdefault(subject, {})[descriptor.digest] = descriptor
-            self._version += 1
+            listed = self._referrers.setdefault(subject, {})
+            if listed.get(descriptor.digest) != descriptor:
+                listed[descriptor.digest] = descriptor
+                self._version += 1
         if self._version != before:
             self._wake()
 
@@ -130,7 +132,7 @@ class HeldInventory:
 
 
 class UnionInventory:
-    """Several inventories read as one; the first that lists something is believed."""
+    """Several inventories read as one: names are those of all parts, the rest is from the first part that knows."""
 
     def __init__(self, parts: Sequence[Inventory]) -> None:
         """Read `parts` in this order."""
@@ -147,9 +149,9 @@ class UnionInventory:
         return all(part.walked for part in self._parts)
 
     def blob(self, digest: Digest) -> BlobInfo | None:
-        """Return the first part's entry that knows a media type, else the first entry."""
+        """Return what the parts know of a held blob, put together."""
         found = [info for part in self._parts if (info := part.blob(digest)) is not None]
-        return next((info for info in found if info.media_type is not None), found[0] if found else None)
+        return _together(found) if found else None
 
     def tag(self, name: TagName) -> TagInfo | None:
         """Return what the first part says that has the tag."""
@@ -157,7 +159,11 @@ class UnionInventory:
 
     def blobs(self) -> Iterable[BlobInfo]:
         """Every blob held in any part, once."""
-        return {info.digest: info for part in reversed(self._parts) for info in part.blobs()}.values()
+        found: dict[Digest, list[BlobInfo]] = {}
+        for part in self._parts:
+            for info in part.blobs():
+                found.setdefault(info.digest, []).append(info)
+        return [_together(infos) for infos in found.values()]
 
     def tags(self) -> Iterable[TagInfo]:
         """Every tag held in any part, once."""
@@ -165,13 +171,15 @@ class UnionInventory:
 
     def referrers(self, subject: Digest) -> tuple[Descriptor, ...]:
         """Held manifests that name `subject`, of all parts, sorted by digest."""
-        found = {each.digest: each for part in self._parts for each in part.referrers(subject)}
+        found = {each.digest: each for part in reversed(self._parts) for each in part.referrers(subject)}
         return tuple(found[digest] for digest in sorted(found))
 
     async def changed(self, since: int) -> int:
         """Wait until any part has changed since the sum of versions was `since`; return the sum."""
         while self.version == since:
             async with trio.open_nursery() as nursery:
+                if not self._parts:
+                    await trio.sleep_forever()
 
                 async def watch(part: Inventory, seen: int) -> None:
                     await part.changed(seen)
@@ -180,3 +188,11 @@ class UnionInventory:
                 for part in self._parts:
                     nursery.start_soon(watch, part, part.version)
         return self.version
+
+
+def _together(infos: Sequence[BlobInfo]) -> BlobInfo:
+    """Put together what several parts know of one blob."""
+    if len(infos) == 1:
+        return infos[0]
+    media_type = next((info.media_type for info in infos if info.media_type is not None), None)
+    return BlobInfo(infos[0].digest, infos[0].size, media_type, frozenset().union(*(info.names for info in infos)))

@@ -146,7 +146,7 @@ class StoreConformance:
         await put(world, image)
         between = world.store.inventory.version
         assert between > before
-        await trio.sleep(world.settle_s / 2)
+        await trio.sleep(world.settle_s / 4)
         assert world.store.inventory.version == between
         await remove(world, image)
         assert world.store.inventory.version > between

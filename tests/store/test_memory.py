@@ -34,7 +34,7 @@ class MemoryWorld:
 
 
 @pytest.fixture
-async def world(autojump_clock: trio.testing.MockClock) -> AsyncIterator[MemoryWorld]:
+async def world() -> AsyncIterator[MemoryWorld]:
     async with trio.open_nursery() as nursery:
         world = MemoryWorld()
         await nursery.start(world.store.run)

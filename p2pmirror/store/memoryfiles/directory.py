@@ -97,6 +97,6 @@ class MemoryFiles(Disk):
         await self.step_of_writing(path)
         if path not in self.entries:
             self.put(path, b"")
-        lock = self.locks.setdefault(path, trio.Lock())
+        lock = self.locks.setdefault(path, trio.Semaphore(1))
         async with lock:
             yield

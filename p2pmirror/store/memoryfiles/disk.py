@@ -44,7 +44,7 @@ class Disk:
         self.entries: dict[Path, Content] = {}
         self._durable: dict[Path, Content] = {}
         self.directories: set[Path] = {Path("/")}
-        self.locks: dict[Path, trio.Lock] = {}
+        self.locks: dict[Path, trio.Semaphore] = {}
         self._ticks = 0
         self._steps_left: int | None = None
 
