@@ -1,0 +1,175 @@
+"""`status` and `find` against an agent that answers well, badly, or not at all."""
+
+import copy
+import json
+import socket
+
+import pytest
+from click.testing import CliRunner
+
+from p2pmirror.cli import main
+from tests.cli.answering import answering
+
+NODE = "4f" * 20
+PEER = "a0" * 20
+DIGEST = "sha256:" + "0d" * 32
+
+STATUS = {
+    "node_id": NODE,
+    "version": "0.1.0",
+    "ready": True,
+    "reasons": [],
+    "members": [
+        {"node_id": NODE, "address": "10.0.0.1:29999", "zone": "", "state": "alive", "last_seen_s": 0.0},
+        {"node_id": PEER, "address": "10.0.0.2:29999", "zone": "b", "state": "suspect", "last_seen_s": 3.2},
+    ],
+    "held": {"blobs": 12, "tags": 2, "bytes": 5 << 30},
+    "cache": {"bytes": 0, "max_bytes": 0, "free_bytes": 0},
+    "transfers": [
+        {
+            "digest": DIGEST,
+            "name": "docker.io/library/nginx",
+            "size": 64 << 20,
+            "sent_bytes": 32 << 20,
+            "peer": PEER,
+            "resumes": 1,
+            "seconds": 2.5,
+        }
+    ],
+    "hit_ratio": 0.5,
+}
+FOUND = {
+    "key": "00" * 20,
+    "subject": DIGEST,
+    "seconds": 0.0021,
+    "providers": [{"node_id": PEER, "address": "10.0.0.2:29999", "zone": "", "complete": True}],
+    "held": False,
+}
+
+
+def run(*arguments):
+    return CliRunner().invoke(main, arguments)
+
+
+def test_status_tells_what_the_agent_said():
+    """Node, readiness, what is held, members and transfers are all there, this node named as itself."""
+    with answering((200, STATUS)) as (url, asked):
+        result = run("status", "--agent", url)
+    assert result.exit_code == 0
+    assert asked == ["/api/v1/status"]
+    for shown in (
+        NODE,
+        "12 blobs, 2 tags, 5.00 GiB",
+        "50%",
+        "this node",
+        "suspect",
+        "3.2 s ago",
+        "32.0 MiB of 64.0 MiB",
+    ):
+        assert shown in result.output, shown
+
+
+def test_status_says_why_an_agent_is_not_ready():
+    """The reasons stand beside `no`; asking succeeded all the same."""
+    status = {**STATUS, "ready": False, "reasons": ["containerd is absent"], "hit_ratio": None, "transfers": []}
+    with answering((200, status)) as (url, _):
+        result = run("status", "--agent", url)
+    assert result.exit_code == 0
+    assert "no: containerd is absent" in result.output
+
+
+@pytest.mark.parametrize(("command", "answer"), [(["status"], STATUS), (["find", DIGEST], FOUND)])
+def test_json_is_what_the_agent_said(command, answer):
+    """`--json` prints the agent's object as it came, on one line."""
+    with answering((200, answer)) as (url, _):
+        result = run(*command, "--agent", url, "--json")
+    assert json.loads(result.stdout) == answer
+    assert result.stdout.count("\n") == 1
+
+
+def test_foreign_text_cannot_move_the_cursor():
+    """Names and zones from other nodes are shown without control characters."""
+    status = copy.deepcopy(STATUS)
+    status["members"][1]["zone"] = "\x1b[2Jevil\nline"
+    with answering((200, status)) as (url, _):
+        output = run("status", "--agent", url).output
+    assert "\x1b" not in output
+    assert "?[2Jevil?line" in output
+
+
+def test_find_names_the_holders():
+    """The providers are listed, and finding somebody is exit code 0."""
+    with answering((200, FOUND)) as (url, asked):
+        result = run("find", DIGEST, "--agent", url)
+    assert result.exit_code == 0
+    assert asked == [f"/api/v1/find?digest={DIGEST.replace(':', '%3A')}"]
+    assert "1 other node has it" in result.output
+    assert "10.0.0.2:29999" in result.output
+
+
+def test_find_shows_what_a_tag_stands_for():
+    """The claims of a tag's providers are shown beside them; the reference goes to the agent as it was written."""
+    claim = {"digest": DIGEST, "media_type": "a/b", "size": 1, "age_s": 1.0, "confirmed": True}
+    found = {**FOUND, "subject": "docker.io/library/nginx:1", "providers": [{**FOUND["providers"][0], "claim": claim}]}
+    with answering((200, found)) as (url, asked):
+        result = run("find", "nginx:1", "--agent", url)
+    assert asked == ["/api/v1/find?ref=nginx%3A1"]
+    assert DIGEST in result.output
+
+
+def test_find_without_holders_fails():
+    """Nobody has it: exit code 1, with the same JSON as ever."""
+    with answering(*[(200, {**FOUND, "providers": []})] * 2) as (url, _):
+        assert run("find", DIGEST, "--agent", url).exit_code == 1
+        result = run("find", DIGEST, "--agent", url, "--json")
+    assert result.exit_code == 1
+    assert json.loads(result.stdout)["providers"] == []
+
+
+def test_find_succeeds_when_only_the_asked_agent_has_it():
+    """What this node itself holds is had by somebody."""
+    with answering((200, {**FOUND, "providers": [], "held": True})) as (url, _):
+        result = run("find", DIGEST, "--agent", url)
+    assert result.exit_code == 0
+    assert "no other nodes have it, the agent that was asked has it" in result.output
+
+
+@pytest.mark.parametrize("what", ["sha256:zz", "a:b:c", "", "UPPER/CASE//x"])
+def test_what_is_no_name_is_a_usage_error(what):
+    """A reference or digest that cannot be is refused before anybody is asked."""
+    assert run("find", what).exit_code == 2
+
+
+def test_nobody_listens():
+    """An agent that does not answer is one line on stderr and exit code 1."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        result = run("status", "--agent", f"http://127.0.0.1:{sock.getsockname()[1]}")
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    assert result.stderr.startswith("Error: no agent answers at http://127.0.0.1:")
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ((503, {"error": "too many"}), "503: too many"),
+        ((404, b"no such page\n"), "404: no such page"),
+        ((200, b"[]"), "200"),
+    ],
+)
+def test_a_wrong_answer_is_one_line(answer, said):
+    """Errors of an agent, and servers that are no agents, are told in one line."""
+    with answering(answer) as (url, _):
+        result = run("status", "--agent", url)
+    assert result.exit_code == 1
+    assert said in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_an_address_that_is_none_is_a_usage_error():
+    """`--agent` without http:// is exit code 2, and says what an address looks like."""
+    result = run("status", "--agent", "10.0.0.1:9090")
+    assert result.exit_code == 2
+    assert "http://127.0.0.1:9090" in result.stderr
