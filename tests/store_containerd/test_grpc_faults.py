@@ -16,7 +16,8 @@ from hypothesis import given, settings
 
 from p2pmirror.errors import Unreachable
 from p2pmirror.store.containerd.api.containerd_pb2 import ReadContentResponse, VersionResponse
-from p2pmirror.store.containerd.connection import CALL_WINDOW_BYTES, MESSAGE_BYTES_MAX
+from p2pmirror.store.containerd.call import MESSAGE_BYTES_MAX
+from p2pmirror.store.containerd.connection import CALL_WINDOW_BYTES
 from p2pmirror.store.containerd.framing import frame
 from p2pmirror.store.containerd.grpc import Channel, Code, RpcError, open_channel
 from tests.store_containerd.fake_server import HEADERS, FakeServer

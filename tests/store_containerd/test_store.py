@@ -186,6 +186,20 @@ async def test_containerd_comes_late(stopped_daemon: Daemon, tmp_path: Path):
         assert await world.until(lambda: world.store.inventory.tag(TAG)) < 1.0
 
 
+async def test_a_frozen_containerd_holds_up_no_miss(local: ContainerdWorld):
+    """When containerd hangs, what is listed is served and what is not is NotHere at once."""
+    image = make_image(NAME)
+    await local.put(image)
+    await local.until(lambda: local.store.inventory.blob(image.layers[0]) and local.store.inventory.tag(TAG))
+    with local.daemon.frozen(), trio.fail_after(1):
+        with await local.store.open(image.layers[0]) as blob:
+            assert blob.file.size == len(image.content[image.layers[0]][0])
+        with pytest.raises(NotHere):
+            await local.store.open(Digest.of(b"absent"))
+    await local.put(make_image("registry.example/after:v1", seed=3))
+    await local.until(lambda: local.store.inventory.tag(TagName.parse("registry.example/after:v1")))
+
+
 async def test_the_content_directory_vanishes(local: ContainerdWorld, caplog):
     """When the files are gone nothing is offered that is not there, and the store goes on."""
     image, other = make_image(NAME), make_image("registry.example/other:v1", seed=2)

@@ -11,10 +11,8 @@ Laws:
 Follows RFC 9113 by way of h2, and the gRPC over HTTP/2 protocol description.
 """
 
-from collections import deque
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
-from typing import Self
 
 import h2.config
 import h2.connection
@@ -25,7 +23,8 @@ import h2.settings
 import trio
 
 from p2pmirror.errors import Unreachable
-from p2pmirror.store.containerd.framing import FrameLengths, FramingError, Unframer, frame
+from p2pmirror.store.containerd.call import Call
+from p2pmirror.store.containerd.framing import FrameLengths, frame
 from p2pmirror.store.containerd.status import (
     Code,
     RpcError,
@@ -38,85 +37,12 @@ from p2pmirror.store.containerd.status import (
 RECEIVE_BYTES = 256 * 1024  # one socket buffer of a unix socket
 CALL_WINDOW_BYTES = 1024 * 1024  # what one call may hold unread; containerd reads content in portions of this size
 CONNECTION_WINDOW_BYTES = 4 * 1024 * 1024  # several busy calls at once
-MESSAGE_BYTES_MAX = 16 * 1024 * 1024  # what containerd's own server sends at most by default
 REQUEST_BYTES_MAX = 1024 * 1024  # ours are digests, names and filters; anything like this is a mistake
 OUTGOING_BYTES_MAX = 256 * 1024  # beyond it nothing is read: a server that does not read gets no more answers
 WRITE_LIMIT_S = 30.0  # a server that takes no byte for so long is gone, as gRPC's own keepalive would say
 STREAM_ID_MAX = 2**31 - 2**16  # the protocol's end of stream ids is near: a new connection starts from 1 again
 
 Headers = Iterable[tuple[str, str]]
-
-
-class Call:
-    """One call under way: what has come for it, and how it ended. Made by `Connection.call`."""
-
-    def __init__(self, connection: "Connection", stream_id: int) -> None:
-        self._connection = connection
-        self._inbox = bytearray()
-        self._window_bytes_due = 0  # what the inbox cost of the window, padding included
-        self._unframer = Unframer(MESSAGE_BYTES_MAX)
-        self._messages: deque[bytes] = deque()
-        self._changed = trio.lowlevel.ParkingLot()
-        self._failure: RpcError | Unreachable | None = None
-        self.stream_id = stream_id
-        self.ended = False  # no more will be taken: a status, a reset, or the connection's end
-        self.sent = False  # the request is out
-        self.closed = False  # the server's half is closed
-        self.reset = False  # the server took the whole stream away
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> bytes:
-        """Return the next message.
-
-        Raises `StopAsyncIteration` at a good end, `RpcError` at another, `Unreachable` when the connection broke.
-        Cancellation loses nothing.
-        """
-        await trio.lowlevel.checkpoint()
-        while not self._messages:
-            if self._window_bytes_due:
-                self._take_inbox()
-            elif not self.ended:
-                await self._changed.park()
-            elif self._failure is not None:
-                raise self._failure
-            elif self._unframer.unfinished:
-                raise RpcError(Code.INTERNAL, "the response ended inside a message")
-            else:
-                raise StopAsyncIteration
-        return self._messages.popleft()
-
-    async def wait_changed(self) -> None:
-        """Wait until something came, or room for sending, or the end."""
-        await self._changed.park()
-
-    def wake(self) -> None:
-        """Let `wait_changed` look again."""
-        self._changed.unpark_all()
-
-    def arrived(self, data: bytes, window_bytes: int) -> None:
-        """Keep bytes of the response, which cost `window_bytes` of the call's window."""
-        self._inbox += data
-        self._window_bytes_due += window_bytes
-        self.wake()
-
-    def finish(self, failure: RpcError | Unreachable | None) -> None:
-        """Note how the call ended; the first word counts."""
-        if not self.ended:
-            self.ended = True
-            self._failure = failure
-        self.wake()
-
-    def _take_inbox(self) -> None:
-        data, self._inbox = self._inbox, bytearray()
-        self._connection.taken(self, self._window_bytes_due)
-        self._window_bytes_due = 0
-        try:
-            self._messages.extend(self._unframer.feed(data))
-        except FramingError as error:
-            self._failure = RpcError(Code.INTERNAL, f"the server sent {error}")
-            self.ended = True
 
 
 class Connection:
@@ -179,7 +105,7 @@ class Connection:
         finally:
             self._forget(call)
 
-    def taken(self, call: Call, window_bytes: int) -> None:
+    def _take_back(self, call: Call, window_bytes: int) -> None:
         """Give back `window_bytes` of a call's window, which its reader has taken; half a window at a time."""
         call_owed = self._owed.get(call.stream_id, 0) + window_bytes
         if call.ended or self.lost is not None:
@@ -216,7 +142,7 @@ class Connection:
             ],
         )
         self._flush()
-        call = Call(self, stream_id)
+        call = Call(stream_id, self._take_back)
         self._calls[stream_id] = call
         return call
 

@@ -24,6 +24,9 @@ RPC_LIMIT_S = 10.0  # containerd answers in milliseconds; on a node whose disk i
 PORTION_BYTES = 1024 * 1024  # what is read of a blob by one call over gRPC: the window of a call
 WHOLE_BYTES_MAX = 1024 * 1024  # a blob up to this size is read over gRPC when it is opened: manifests, configs
 
+# Errors that concern containerd as a whole and pass; any other concerns the one blob that was asked for.
+PASSING = frozenset({Code.UNAVAILABLE, Code.CANCELLED, Code.RESOURCE_EXHAUSTED, Code.DEADLINE_EXCEEDED, Code.ABORTED})
+
 _log = logging.getLogger(__name__)
 
 
@@ -107,9 +110,9 @@ class Contents:
             with trio.fail_after(RPC_LIMIT_S):
                 return (await self._client.content_info(str(digest))).size
         except RpcError as error:
-            if error.code is Code.NOT_FOUND:
-                return None
-            raise Unreachable(f"containerd does not tell of {digest}: {error}") from error
+            if error.code in PASSING:
+                raise Unreachable(f"containerd does not tell of {digest}: {error}") from error
+            return None
         except trio.TooSlowError:
             raise Unreachable(f"containerd has not answered within {RPC_LIMIT_S:g} s") from None
 
@@ -121,7 +124,7 @@ class Contents:
             try:
                 return await self._files.read_whole(self._path(self._directory, digest), DOCUMENT_BYTES_MAX)
             except MirrorError as error:
-                _log.warning("the manifest %s is passed over: %s", digest, error)
+                _log.debug("the manifest %s cannot be read: %s", digest, error)
                 return None
         try:
             return await read_content(self._client, digest, 0, size)
@@ -178,7 +181,7 @@ class RemoteFile:
             try:
                 found += await read_content(self._client, self._digest, at, min(PORTION_BYTES, count - len(found)))
             except NotHere as error:
-                raise Unreachable(f"containerd has removed {self._digest} while it was read") from error
+                raise Unreachable(f"{self._digest} can be read no more: {error}") from error
         return bytes(found)
 
     def close(self) -> None:
@@ -200,11 +203,11 @@ async def read_content(client: ContainerdClient, digest: Digest, offset: int, co
         with trio.fail_after(RPC_LIMIT_S):
             data = await client.read(str(digest), offset, count)
     except RpcError as error:
-        if error.code is Code.NOT_FOUND:
-            raise NotHere(f"containerd does not have {digest}") from error
-        raise Unreachable(f"containerd does not give {digest}: {error}") from error
+        if error.code in PASSING:
+            raise Unreachable(f"containerd does not give {digest} now: {error}") from error
+        raise NotHere(f"containerd does not give {digest}: {error}") from error
     except trio.TooSlowError:
         raise Unreachable(f"containerd has not given {digest} within {RPC_LIMIT_S:g} s") from None
     if len(data) < count:
-        raise Unreachable(f"containerd gave {len(data)} bytes of {digest} instead of {count}")
+        raise NotHere(f"containerd gave {len(data)} bytes of {digest} instead of {count}")
     return data

@@ -18,7 +18,8 @@ import trio
 from google.protobuf.message import DecodeError, Message
 
 from p2pmirror.errors import Unreachable
-from p2pmirror.store.containerd.connection import Call, Connection, Headers
+from p2pmirror.store.containerd.call import Call
+from p2pmirror.store.containerd.connection import Connection, Headers
 from p2pmirror.store.containerd.status import Code, RpcError
 
 __all__ = ["Channel", "Code", "Dial", "Responses", "RpcError", "open_channel", "unix_dial"]

@@ -177,6 +177,8 @@ class Walker:
             survey.answered(descriptor, data)
             if data is not None:
                 documents[descriptor.digest] = data
+            elif size is not None:
+                self._warn_once(str(descriptor.digest), f"the manifest {descriptor.digest} is passed over: unreadable")
             await trio.lowlevel.checkpoint()  # parsing many manifests in one go would hold up the loop
 
     def _pass_over_broken(self, survey: Survey, documents: dict[Digest, bytes]) -> None:

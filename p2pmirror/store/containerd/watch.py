@@ -23,6 +23,7 @@ from p2pmirror.store.containerd.walker import Walker, limit
 POLL_S = 5.0  # between two looks at images and content; each costs some milliseconds
 WALK_AFTER_EVENT_S = 0.3  # one pull makes a handful of events within this time
 WALK_SHARE = 10  # pauses between walks last this many times a walk: walking takes a tenth of a core at most
+SUBSCRIBED_S = 0.5  # a subscription counts after some milliseconds; what came in them is found by a second look
 RETRY_FIRST_S = 0.1
 RETRY_MAX_S = 2.0
 EVENTS_MAX = 1_000  # not yet acted on; more (an import of hundreds of images) are replaced by one full walk
@@ -92,7 +93,7 @@ class Watch:
     async def _keep_walking(self) -> None:
         while True:
             began = trio.current_time()
-            self._walk_at = began + POLL_S
+            self._walk_at = began + (POLL_S if self._followed else SUBSCRIBED_S)
             await self._walker.walk()
             self._found()
             now = trio.current_time()
