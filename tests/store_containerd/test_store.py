@@ -186,6 +186,21 @@ async def test_containerd_comes_late(stopped_daemon: Daemon, tmp_path: Path):
         assert await world.until(lambda: world.store.inventory.tag(TAG)) < 1.0
 
 
+async def test_large_blobs_over_grpc(daemon: Daemon, tmp_path: Path):
+    """Without the directory a blob of several portions is read over gRPC: whole, in parts, and from the middle."""
+    image = make_image(NAME, layer_bytes=(3_500_000,))
+    data, _ = image.content[image.layers[0]]
+    async with running(daemon, tmp_path, tmp_path / "not-mounted") as world:
+        await world.put(image)
+        await world.until(lambda: world.store.inventory.tag(TAG))
+        with await world.store.open(image.layers[0]) as blob:
+            assert blob.file.fileno() is None
+            assert await blob.file.read_at(0, len(data)) == data
+            assert await blob.file.read_at(1_000_000, 2_000_000) == data[1_000_000:3_000_000]
+            assert await blob.file.read_at(len(data) - 7, 100) == data[-7:]
+            assert await blob.file.read_at(len(data), 100) == b""
+
+
 async def test_a_frozen_containerd_holds_up_no_miss(local: ContainerdWorld):
     """When containerd hangs, what is listed is served and what is not is NotHere at once."""
     image = make_image(NAME)
