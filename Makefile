@@ -7,7 +7,6 @@ PYTHON ?= python3
 ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
-MAKEFLAGS += --no-print-directory
 
 # The environment is made once for each state of what it is made from.
 STATE := $(shell { cat requirements/dev.txt pyproject.toml tools/setup.sh; $(PYTHON) -V; } 2>&1 | cksum | cut -d ' ' -f 1)
