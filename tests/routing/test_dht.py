@@ -32,10 +32,11 @@ from p2pmirror.routing.dht.codec import (
 )
 from p2pmirror.routing.dht.node import DhtOptions, DhtRouter
 from p2pmirror.routing.metrics import RoutingMetrics
+from p2pmirror.routing.protocol import Offer
 from p2pmirror.wire.address import Address
 from p2pmirror.wire.identity import NodeId
 from p2pmirror.wire.memory import Link, MemoryNetwork, MemoryWorld
-from tests.routing.conformance import Cluster, RouterConformance
+from tests.routing.conformance import SETTLE_S, Cluster, RouterConformance, find_all, ids, key
 
 LAN = Link(latency_s=0.0002)
 
@@ -206,7 +207,7 @@ async def test_new_holders_are_told(autojump_clock: Any) -> None:
 
 
 async def test_a_restarted_node_does_not_have_what_it_had(autojump_clock: Any) -> None:
-    """A node that comes back under its id, empty, is no provider of what it had said, and is one of what it says now."""
+    """A node that comes back under its id, empty, provides only what it says now, not what it had said."""
     async with dht_world(4) as world:
         world.routers[3].advertise({key(1): Offer(), key(2): Offer()})
         await trio.sleep(SETTLE_S)
@@ -296,7 +297,7 @@ async def test_a_moved_node_is_followed(autojump_clock: Any) -> None:
 
 
 async def test_garbage_is_counted_and_dropped(autojump_clock: Any) -> None:
-    """Random bytes, too long datagrams and answers that nobody asked for are counted, answered with nothing, harmless."""
+    """Random bytes, too long datagrams and answers nobody asked for are counted, get no answer and do no harm."""
     async with dht_world(2) as world:
         stranger = world.world.host("10.8.8.8")
         port = await stranger.open_datagrams(Address("10.8.8.8", 5))

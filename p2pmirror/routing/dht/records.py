@@ -139,7 +139,7 @@ class Records:
     def _put(self, source: Source, entry: Entry, ttl_s: float, now: float) -> bool:
         key = Key(entry.key)
         old = source.records.get(key)
-        if old is not None and (entry.sequence <= old.sequence):
+        if old is not None and entry.sequence < old.sequence:
             return True
         kept_s = max(ttl_s, TOMBSTONE_S_MIN) if entry.state == WITHDRAWN else ttl_s
         if old is None:
