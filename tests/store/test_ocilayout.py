@@ -94,7 +94,7 @@ class Layout:
 
     def __init__(self) -> None:
         self.files = MemoryFiles()
-        self.store = OciLayoutStore(DIRECTORY, self.files)
+        self.store = OciLayoutStore(DIRECTORY, self.files, LayoutOptions(blobs_poll_s=3.0))
         self.held = self.store.inventory
 
     def put_blobs(self, image: Image) -> None:
@@ -293,7 +293,7 @@ async def test_unreadable_blob_is_tried_again(
         await layout.store.open(image.root.digest)
     assert sum("permission denied" in record.message for record in caplog.records) == 1
     layout.files.unreadable.clear()
-    await trio.sleep(10)
+    await trio.sleep(40)
     assert layout.listed() == set(image.content)
     assert layout.held.tag(image.tags[0])
 

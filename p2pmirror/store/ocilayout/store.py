@@ -41,7 +41,10 @@ class LayoutOptions:
     """How often to look, and how much to hash at a time."""
 
     index_poll_s: float = 1.0  # one stat of two files: a new tag shows within a second
-    blobs_poll_s: float = 3.0  # a stat of each blob, some 2 us: removed content must not be offered for long
+    blobs_poll_s: float = 5.0  # a stat of each blob, some 4 us: 2,000 blobs cost 0.2 % of a core; content seldom goes
+    retry_s: float = (
+        30.0  # a blob on a bad sector is not read again and again, nor is a mended mode overlooked for long
+    )
     verifiers: int = 2  # blobs hashed at once, each some 1 core: the agent is a guest on its node
 
 
@@ -68,7 +71,7 @@ class OciLayoutStore:
         self._queue: dict[Digest, None] = {}  # to be hashed, in this order
         self._under_way: set[Digest] = set()  # being hashed
         self._queued = trio.Event()
-        self._failed: frozenset[Digest] = frozenset()
+        self._failed: dict[Digest, tuple[Stat | None, float]] = {}  # could not be read: which state, when to try again
         self._odd: frozenset[Digest] = frozenset()
         self._unnamed: frozenset[str] = frozenset()
 
@@ -144,6 +147,7 @@ class OciLayoutStore:
         self._found, self._paths, self._seen = found, paths, seen
         self._tagged, self._referrers, self._is_stale = self._roots.tags(), survey.referrers, False
         self._verified.forget_all_but(found)
+        self._failed = {digest: failed for digest, failed in self._failed.items() if digest in found}
         self._warn_of_odd()
         self._fill_queue()
         self._publish()
@@ -179,22 +183,25 @@ class OciLayoutStore:
         except MirrorError as error:
             self._warn_of_failed(digest, error)
         else:
-            self._failed -= {digest}
+            self._failed.pop(digest, None)
         finally:
             self._under_way.discard(digest)
         self._publish_one(digest)
 
     def _fill_queue(self) -> None:
         """Queue what is there with a size that it is said to have, and was not hashed; also what could not be read."""
-        due = (
-            digest
-            for digest, stat in self._seen.items()
-            if stat is not None and self._has_size(digest, stat) and self._verified.verdict(digest, stat) is None
-        )
-        self._queue = dict.fromkeys(digest for digest in due if digest not in self._under_way)
+        self._queue = {
+            digest: None for digest, stat in self._seen.items() if stat is not None and self._is_due(digest, stat)
+        }
         if self._queue:
             self._queued.set()
             self._queued = trio.Event()
+
+    def _is_due(self, digest: Digest, stat: Stat) -> bool:
+        if not self._has_size(digest, stat) or self._verified.verdict(digest, stat) is not None:
+            return False
+        failed, retry_at = self._failed.get(digest, (None, 0.0))
+        return digest not in self._under_way and (failed != stat or trio.current_time() >= retry_at)
 
     def _has_size(self, digest: Digest, stat: Stat) -> bool:
         return stat.size in self._found[digest].sizes
@@ -263,9 +270,10 @@ class OciLayoutStore:
 
     def _warn_of_failed(self, digest: Digest, error: MirrorError) -> None:
         """Warn of what cannot be read; that its content is wrong, or that it has gone, is said elsewhere."""
-        if isinstance(error, Unreachable) and digest not in self._failed:
-            log.warning("%s is not served: %s", digest, error)
-            self._failed |= {digest}
+        if isinstance(error, Unreachable):
+            if digest not in self._failed:
+                log.warning("%s is not served: %s", digest, error)
+            self._failed[digest] = (self._seen.get(digest), trio.current_time() + self._options.retry_s)
 
     def _warn_of_odd(self) -> None:
         """Warn of files whose size is not the one that the manifests say: still being copied, or a lie."""
