@@ -1,6 +1,5 @@
 """Whatever waits for a disk can be cancelled anywhere, and leaves the store as it was."""
 
-import os
 from pathlib import Path
 
 import pytest
@@ -36,10 +35,10 @@ async def test_writing_a_layout(files: Files, tmp_path: Path) -> None:
         async with files.locked(directory / "index.json.lock"):
             pass
 
-    open_before = len(os.listdir("/proc/self/fd"))
+    open_before = len(list(Path("/proc/self/fd").iterdir()))
     cancelled = await cancel_at_every_checkpoint(lambda: write(LayoutWriter(directory, files), image), check)
     assert cancelled > 10
-    assert len(os.listdir("/proc/self/fd")) == open_before
+    assert len(list(Path("/proc/self/fd").iterdir())) == open_before
 
 
 async def test_opening_an_unverified_blob(files: Files, tmp_path: Path) -> None:
