@@ -117,13 +117,11 @@ class HttpClient:
 
 async def _read_rest(response: ClientResponse) -> None:
     """Read what is left of a body when that is little and already here."""
-    if response.unread is not None and response.unread > REST_BYTES_MAX:
-        return
     try:
         with trio.move_on_after(REST_S):
             await response.read(REST_BYTES_MAX)
     except (Unreachable, BadAnswer):
-        return  # not reusable, which is all that matters by now
+        return  # broken, or too long: not reusable, which is all that matters by now
 
 
 async def _drop(streams: Iterable[Stream]) -> None:

@@ -202,6 +202,21 @@ async def test_a_stale_connection_is_replaced_once(nursery, method, dials):
     assert len(network.dialled) == dials
 
 
+async def test_the_siblings_of_a_stale_connection_go_with_it():
+    """A host that has restarted is met once as such: its other kept connections are closed, untried."""
+    network = PipeNetwork()
+    client = client_of(network)
+    async with serving(big, network=network), trio.open_nursery() as nursery:
+        for _ in range(3):
+            nursery.start_soon(get, client)
+    assert client.kept == 3
+    async with serving(big, network=network):
+        assert await get(client) == (200, BODY)
+        assert client.kept == 1
+        assert [stream.closes for stream in network.dialled] == [1, 1, 1, 0]
+        await client.aclose()
+
+
 @pytest.mark.parametrize("second", [[b""], [b"HTTP/1.1 2"]])
 async def test_nothing_is_retried_twice(nursery, second):
     """A fresh connection that breaks is the end, and so is a kept one that began its answer."""

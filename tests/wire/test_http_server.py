@@ -107,7 +107,7 @@ async def test_early_requests_are_answered_in_their_order(place):
 
     async with serving(handler, **place) as host:
         first, second = (b"GET /%d HTTP/1.1\r\nHost: x\r\n\r\n" % i for i in (1, 2))
-        got = await host.talk(first + second + CLOSE)
+        got = await host.talk(first + b"\r\n" + second + CLOSE)
         assert got == answer("200 OK", body=b"/1") + answer("200 OK", body=b"/2") + LAST
 
 
@@ -515,9 +515,11 @@ async def test_a_client_that_takes_nothing_is_cut(autojump_clock, kind):
 
 
 async def test_a_slow_client_is_served_to_the_end(autojump_clock):
-    """A client that takes 2 KiB a second is not cut, though it needs minutes."""
+    """A client that takes 4 KiB a second is not cut, though it needs minutes."""
     body = b"s" * 600_000
-    async with serving(fixed(lambda: Response(200, body=body)), network=PipeNetwork(lockstep=True)) as host:
+    told = []
+    made = fixed(lambda: Response(200, body=body, done=lambda *end: told.append(end)))
+    async with serving(made, network=PipeNetwork(lockstep=True)) as host:
         stream = await host.dial()
         await stream.send_all(CLOSE)
         got = b""
@@ -525,6 +527,7 @@ async def test_a_slow_client_is_served_to_the_end(autojump_clock):
             got += part
             await trio.sleep(1)
         assert got.endswith(body)
+    assert told == [(len(body), True)]
 
 
 async def test_beyond_the_limit_a_client_is_told_and_closed(place):
