@@ -20,6 +20,10 @@ def files(request: pytest.FixtureRequest) -> Files:
     return HostFiles() if request.param == "host" else MemoryFiles()
 
 
+def open_descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
 async def test_writing_a_layout(files: Files, tmp_path: Path) -> None:
     """Writing an image, cancelled anywhere, leaves whole blobs, a readable index, no rest and no lock."""
     image = make_image(layer_bytes=(10,), with_index=False)
@@ -35,10 +39,10 @@ async def test_writing_a_layout(files: Files, tmp_path: Path) -> None:
         async with files.locked(directory / "index.json.lock"):
             pass
 
-    open_before = len(list(Path("/proc/self/fd").iterdir()))
+    open_before = open_descriptors()
     cancelled = await cancel_at_every_checkpoint(lambda: write(LayoutWriter(directory, files), image), check)
     assert cancelled > 10
-    assert len(list(Path("/proc/self/fd").iterdir())) == open_before
+    assert open_descriptors() == open_before
 
 
 async def test_opening_an_unverified_blob(files: Files, tmp_path: Path) -> None:
