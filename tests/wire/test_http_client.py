@@ -1,5 +1,7 @@
 """The HTTP client: answers of every framing, kept connections, what is retried and what is not."""
 
+from random import Random
+
 import pytest
 import trio
 import trio.testing
@@ -11,6 +13,7 @@ from p2pmirror.wire.address import Address
 from p2pmirror.wire.hosts import HostNetwork
 from p2pmirror.wire.http import Response
 from p2pmirror.wire.http_client import BadAnswer, ClientOptions, HttpClient
+from p2pmirror.wire.memory import MemoryWorld
 from tests.cancellation import cancel_at_every_checkpoint
 from tests.wire.pipes import SERVER, PipeNetwork, serving
 
@@ -55,11 +58,12 @@ async def big(request):
     return Response(200, {"Content-Type": "x/y"}, BODY)
 
 
-@pytest.mark.parametrize("kind", ["pipes", "sockets"])
+@pytest.mark.parametrize("kind", ["pipes", "sockets", "world"])
 async def test_asks_again_on_the_kept_connection(kind):
     """Bodies arrive whole, read or received in pieces; all questions use one connection."""
-    network = PipeNetwork() if kind == "pipes" else HostNetwork()
-    address = SERVER if kind == "pipes" else Address("127.0.0.1", 0)
+    networks = {"pipes": PipeNetwork, "sockets": HostNetwork, "world": lambda: MemoryWorld(Random(1)).host(SERVER.host)}
+    network = networks[kind]()
+    address = SERVER if kind != "sockets" else Address("127.0.0.1", 0)
     remotes = set()
 
     async def handler(request):
