@@ -1,11 +1,13 @@
 """`p2pmirror agent`: run this node's agent until it is told to stop."""
 
+import logging
 import os
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from random import SystemRandom
-from typing import Final
+from typing import Final, NoReturn
 
 import click
 import trio
@@ -18,6 +20,8 @@ from p2pmirror.telemetry import logs
 from p2pmirror.telemetry.metrics import new_registry
 from p2pmirror.version import VERSION
 from p2pmirror.wire.hosts import HostNetwork
+
+_log = logging.getLogger(__name__)
 
 _EXAMPLE: Final = """\b
 Every setting is a flag, an environment variable (P2PMIRROR_ and its name in capitals) and a key in the file.
@@ -49,8 +53,11 @@ def command(file: Path | None, **flags: str | None) -> None:
     logs.setup(config.log_level, config.log_format)
     try:
         trio.run(_run, config)
-    except* BadSetting as group:
-        _refuse(_first(group))
+    except BaseExceptionGroup as group:
+        wrong = group.subgroup(BadSetting)
+        if wrong is None:
+            raise
+        _refuse(_first(wrong))
 
 
 async def _run(config: Config) -> None:
@@ -61,24 +68,53 @@ async def _run(config: Config) -> None:
         hashing=hashing_in_threads(),
         registry=new_registry(VERSION),
     )
-    stop = trio.Event()
+    node, stop = Node(config, seams), trio.Event()
     async with trio.open_nursery() as nursery:
-        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-            running = await nursery.start(_node, nursery, Node(config, seams), stop)
-            _say_where(running, config)
-            async for number in signals:
-                if stop.is_set():
-                    _log_event("agent.cut", signal=signal.Signals(number).name)
-                    nursery.cancel_scope.cancel()
-                    break
-                _log_event("agent.stopping", signal=signal.Signals(number).name)
-                stop.set()
+        await nursery.start(_obey_signals, stop, nursery.cancel_scope)
+        async with trio.open_nursery() as inner:
+            _say_where(await inner.start(node.run, stop), config)
+        _say("agent.stopped")
+        nursery.cancel_scope.cancel()
 
 
-async def _node(
-    nursery: trio.Nursery, node: Node, stop: trio.Event, *, task_status: trio.TaskStatus[Running]
-) -> None:
-    """Run the node, and end the wait for signals with it."""
-    await node.run(stop, task_status=task_status)
-    _log_event("agent.stopped")
-    nursery.cancel_scope.cancel()
+async def _obey_signals(stop: trio.Event, everything: trio.CancelScope, *, task_status: trio.TaskStatus[None]) -> None:
+    """Set `stop` at the first signal, cancel everything at the second."""
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        task_status.started()
+        async for number in signals:
+            _say("agent.stopping", signal=signal.Signals(number).name, at_once=stop.is_set())
+            if stop.is_set():
+                everything.cancel()
+            stop.set()
+
+
+def _say_where(running: Running, config: Config) -> None:
+    _say(
+        "agent.running",
+        version=VERSION,
+        node_id=running.node_id.hex(),
+        registry=str(running.registry_address),
+        router=str(running.router_address),
+        observability=str(running.observability_address),
+        zone=config.zone,
+        bootstrap=str(config.bootstrap) if config.bootstrap is not None else "none: a cluster of one",
+    )
+    _log.warning("no cluster key is set: every client and every agent that reaches the ports is served")
+
+
+def _say(name: str, **fields: object) -> None:
+    logs.event(_log, logging.INFO, name, fields)
+
+
+def _first(group: BaseExceptionGroup[BadSetting]) -> BadSetting:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    assert isinstance(error, BadSetting)
+    return error
+
+
+def _refuse(error: BadSetting) -> NoReturn:
+    """Say what is wrong in one line and end with exit code 2."""
+    click.echo(f"p2pmirror agent: {error}", err=True)
+    sys.exit(2)

@@ -21,6 +21,7 @@ from p2pmirror.front.content import is_known, not_modified, release
 from p2pmirror.front.journal import Exchange, Journal
 from p2pmirror.front.metrics import FrontMetrics
 from p2pmirror.front.query import Query, parse_query
+from p2pmirror.front.upload import paced
 from p2pmirror.oci import (
     BlobPath,
     Digest,
@@ -37,6 +38,7 @@ from p2pmirror.resolve.protocol import Resolver
 from p2pmirror.resolve.want import Trail, Want
 from p2pmirror.wire.http import Request, Response
 from p2pmirror.wire.identity import PEER_HEADER, NodeId, parse_node_id
+from p2pmirror.wire.pacing import Pace
 
 _PEER_FIELD: Final = PEER_HEADER.lower()
 _CONTENT_KINDS: Final = frozenset({"manifest", "blob"})
@@ -67,8 +69,9 @@ class Front:
         node_id: NodeId,
         metrics: FrontMetrics,
         clock: Callable[[], float] = trio.current_time,
+        pace: Pace | None = None,
     ) -> None:
-        """Answer with what `resolver` finds; `node_id` is this node's own."""
+        """Answer with what `resolver` finds, peers at `pace`; `node_id` is this node's own."""
         self._resolver = resolver
         self._filters = filters
         self._default_registry = canonical_registry(options.default_registry)
@@ -76,6 +79,7 @@ class Front:
         self._fallback = options.fallback
         self._node_id = node_id
         self._journal = Journal(metrics, clock)
+        self._pace = pace
 
     def recent(self) -> list[Exchange]:
         """Return the last requests that ended, newest first."""
@@ -91,6 +95,8 @@ class Front:
         except BaseException as error:
             self._journal.broke(exchange, bug=isinstance(error, Exception))
             raise
+        if self._pace is not None and exchange.from_peer is not None:
+            response.body = paced(response.body, self._pace)
         return self._journal.answered(exchange, response)
 
     async def _answer(self, request: Request, exchange: Exchange) -> Response:

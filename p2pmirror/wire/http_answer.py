@@ -8,7 +8,7 @@ Laws:
 Follows RFC 9112 sections 6 and 9; h11 parses heads and chunks.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import h11
 
@@ -31,6 +31,7 @@ class ClientResponse:
     __slots__ = (
         "_early",
         "_finished",
+        "_give_back",
         "_is_reusable",
         "_parser",
         "_remaining",
@@ -44,6 +45,7 @@ class ClientResponse:
         """Take over the connection's receiving side; h11 is left behind where the length is known."""
         self._stream = stream
         self._parser = parser
+        self._give_back: Callable[[ClientResponse], None] | None = None
         self.status = event.status_code
         self.headers = _joined(event)
         """Names in lower case, repeated fields joined by a comma."""
@@ -64,6 +66,16 @@ class ClientResponse:
     def unread(self) -> int | None:
         """Bytes of the body that have not been read; None when that is not known."""
         return self._remaining
+
+    def on_close(self, give_back: Callable[["ClientResponse"], None]) -> None:
+        """Call this once, at `close`."""
+        self._give_back = give_back
+
+    def close(self) -> None:
+        """Give the connection back when it can be used again, or drop it; waits for nothing, twice does no harm."""
+        give_back, self._give_back = self._give_back, None
+        if give_back is not None:
+            give_back(self)
 
     async def receive_into(self, buffer: memoryview) -> int:
         """Fill the front of `buffer` (not empty); return how many bytes, 0 after the last.

@@ -10,10 +10,10 @@ Laws:
 Follows RFC 9112 section 9.3.1 (retrying).
 """
 
-import math
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import trio
 
@@ -60,46 +60,53 @@ class HttpClient:
         """Idle connections that are kept."""
         return len(self._pool)
 
-    @asynccontextmanager
-    async def request(
-        self, address: Address, method: str, target: str, headers: Mapping[str, str]
-    ) -> AsyncIterator[ClientResponse]:
-        """Ask; the block has the answer's head and reads its body.
+    async def open(self, address: Address, method: str, target: str, headers: Mapping[str, str]) -> ClientResponse:
+        """Ask; return the answer once its head has come. The caller reads its body, and closes it.
 
         Raises `Unreachable` (no connection, or a broken one), `BadAnswer` (no HTTP), `BadRequest` (a target or a field
         that cannot be sent). Cancelled, the connection is closed.
         """
         stream = self._pool.take(address, trio.current_time())
-        response: ClientResponse | None = None
+        if stream is not None:
+            try:
+                return await self._exchange(stream, address, method, target, headers)
+            except NoAnswer:
+                _drop(self._pool.forget(address))  # as old as this one: the host has restarted
+                if method not in ("GET", "HEAD"):
+                    raise
+        return await self._exchange(await self._dial(address), address, method, target, headers)
+
+    @asynccontextmanager
+    async def request(
+        self, address: Address, method: str, target: str, headers: Mapping[str, str]
+    ) -> AsyncIterator[ClientResponse]:
+        """Ask, as `open` does; the block reads the body. A short rest that is already here is read after it."""
+        response = await self.open(address, method, target, headers)
         try:
-            if stream is not None:
-                try:
-                    response = await self._exchange(stream, address, method, target, headers)
-                except NoAnswer:
-                    if method not in ("GET", "HEAD"):
-                        raise
-                    # its siblings are as old: the host has restarted
-                    await _drop([stream, *self._pool.forget(address)])
-                    stream = None
-            if response is None:
-                stream = await self._dial(address)
-                response = await self._exchange(stream, address, method, target, headers)
             yield response
             if response.unread != 0:
                 await _read_rest(response)
         finally:
-            if stream is not None:
-                await self._give_back(address, stream, response)
+            response.close()
 
     async def aclose(self) -> None:
-        """Close the kept connections; those in use are closed when their blocks end. Never waits."""
+        """Close the kept connections; those in use are closed with their answers. Never waits."""
         self._closed = True
-        await _drop(self._pool.clear())
+        _drop(self._pool.clear())
+        await trio.lowlevel.checkpoint()
 
     async def _exchange(
         self, stream: Stream, address: Address, method: str, target: str, headers: Mapping[str, str]
     ) -> ClientResponse:
-        return await exchange(stream, address, method, target, headers, head_bytes_max=self._options.head_bytes_max)
+        try:
+            response = await exchange(
+                stream, address, method, target, headers, head_bytes_max=self._options.head_bytes_max
+            )
+        except BaseException:
+            stream.abort()
+            raise
+        response.on_close(partial(self._give_back, address, stream))
+        return response
 
     async def _dial(self, address: Address) -> Stream:
         timeout_s = self._options.dial_timeout_s
@@ -107,12 +114,12 @@ class HttpClient:
             return await self._network.connect(address)
         raise Unreachable(f"{address} did not take a connection within {timeout_s * 1000:g} ms")
 
-    async def _give_back(self, address: Address, stream: Stream, response: ClientResponse | None) -> None:
+    def _give_back(self, address: Address, stream: Stream, response: ClientResponse) -> None:
         now = trio.current_time()
-        if response is not None and response.is_reusable and not self._closed:
-            await _drop(self._pool.give(address, stream, now))
+        if response.is_reusable and not self._closed:
+            _drop(self._pool.give(address, stream, now))
         else:
-            await _drop([stream, *self._pool.expire(now)])
+            _drop([stream, *self._pool.expire(now)])
 
 
 async def _read_rest(response: ClientResponse) -> None:
@@ -124,8 +131,7 @@ async def _read_rest(response: ClientResponse) -> None:
         return  # broken, or too long: not reusable, which is all that matters by now
 
 
-async def _drop(streams: Iterable[Stream]) -> None:
+def _drop(streams: Iterable[Stream]) -> None:
     """Close connections at once, whatever they still have to say."""
     for stream in streams:
-        with trio.CancelScope(shield=True, deadline=-math.inf):  # cancelled from the start: does not wait
-            await stream.aclose()
+        stream.abort()

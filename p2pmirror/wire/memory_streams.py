@@ -96,6 +96,10 @@ class MemoryStream:
         self.close_now()
         await trio.lowlevel.checkpoint()
 
+    def abort(self) -> None:
+        """Close without waiting."""
+        self.close_now()
+
     def close_now(self, *, reset: bool = False) -> None:
         """Close without waiting, with FIN, or with a reset as a kernel does for a killed process; once."""
         if self.closed:

@@ -72,6 +72,10 @@ class Stream(Protocol):
         """Close with a FIN after what was sent, even when bytes came in unread; never raises, waits 1 s at most."""
         ...
 
+    def abort(self) -> None:
+        """Close without waiting: for whoever has nothing left to say. Bytes that came in unread make it a reset."""
+        ...
+
 
 class Listener(Protocol):
     """A bound TCP port, or its twin."""

@@ -121,6 +121,13 @@ class TcpStream:
         finally:
             self._sock.close()
 
+    def abort(self) -> None:
+        """Close without waiting; a receive or send that waits ends with ClosedResourceError."""
+        if not self._closed:
+            self._closed = True
+            trio.lowlevel.notify_closing(self._sock)
+            self._sock.close()
+
     async def _throw_away(self) -> None:
         scratch = bytearray(LINGER_STEP_BYTES)
         left = LINGER_BYTES_MAX

@@ -135,7 +135,7 @@ def test_a_file_that_is_none_is_named(tmp_path: Path, what: str) -> None:
             file.write_bytes(b"\xff\xfe\x00")
         case "huge":
             file.write_bytes(b"#" * (1024 * 1024 + 1))
-    with pytest.raises(BadSetting, match="settings.toml"):
+    with pytest.raises(BadSetting, match=r"settings\.toml"):
         load({}, {}, file)
 
 

@@ -56,6 +56,11 @@ class Pipe:
         with suppress(trio.BrokenResourceError):
             await self._pipe.aclose()
 
+    def abort(self):
+        self.closes += 1
+        self._pipe.send_stream.close()
+        self._pipe.receive_stream.close()
+
 
 class PipeListener:
     def __init__(self, address):

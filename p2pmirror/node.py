@@ -1,0 +1,335 @@
+"""One agent: builds the rooms, says who runs inside whom, and in which order all of it starts and stops.
+
+Laws:
+- what is shown first comes first: the status page answers while the store is still being walked;
+- a stop is: not ready and withdrawn; no new connections; running responses finished within their grace; the DHT; the
+  store;
+- a bug in one task is logged, and that task begins anew; the agent goes on.
+"""
+
+import logging
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from random import Random
+from typing import Final
+
+import trio
+from prometheus_client import CollectorRegistry
+
+from p2pmirror.config import BadSetting, Config
+from p2pmirror.config.model import ContainerdStore, LayoutStore
+from p2pmirror.errors import MirrorError, NotHere, Unreachable
+from p2pmirror.front.metrics import FrontMetrics
+from p2pmirror.front.routes import Front, FrontOptions
+from p2pmirror.peers.client import HttpPeers
+from p2pmirror.peers.metrics import PeersMetrics
+from p2pmirror.peers.scores import Scores
+from p2pmirror.resolve.hashing import Hashing
+from p2pmirror.resolve.metrics import ResolveMetrics
+from p2pmirror.resolve.race import RaceOptions, Sources
+from p2pmirror.resolve.resolver import MirrorResolver, ResolveOptions
+from p2pmirror.routing.advertise import advertise
+from p2pmirror.routing.dht.node import DhtOptions, DhtRouter
+from p2pmirror.routing.metrics import RoutingMetrics
+from p2pmirror.store import containerd
+from p2pmirror.store.files import Files
+from p2pmirror.store.memory import MemoryStore
+from p2pmirror.store.ocilayout import OciLayoutStore
+from p2pmirror.store.protocol import Store
+from p2pmirror.version import VERSION
+from p2pmirror.web.facts import Facts, Identity
+from p2pmirror.web.routes import Web
+from p2pmirror.wire.address import Address
+from p2pmirror.wire.http import Handler
+from p2pmirror.wire.http_client import ClientOptions, HttpClient
+from p2pmirror.wire.http_server import HttpServer, ServerOptions
+from p2pmirror.wire.identity import NODE_ID_BYTES, NodeId
+from p2pmirror.wire.network import Listener, Network
+from p2pmirror.wire.pacing import Pace
+
+NODE_ID_FILE: Final = "node-id"
+BOOT_ID_BYTES: Final = 8  # tells one start of a node from another
+RESTART_S: Final = 1.0  # after a bug: short beside a pull, long beside a busy loop
+LEAVE_S: Final = 1.5  # for the goodbye, which waits 1 s by itself
+SOMEWHERE: Final = Address("192.0.2.1", 9)  # RFC 5737's documentation net: asking for the route to it sends nothing
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Seams:
+    """What of the world a node touches; a simulation brings its own."""
+
+    network: Network
+    files: Files
+    random: Random
+    hashing: Hashing
+    registry: CollectorRegistry
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """Where a node can be found once it runs."""
+
+    node_id: NodeId
+    registry_address: Address
+    router_address: Address
+    observability_address: Address
+
+
+class Node:
+    """One agent, from its settings to its end."""
+
+    def __init__(self, config: Config, seams: Seams) -> None:
+        """Nothing is opened before `run`."""
+        self._config = config
+        self._seams = seams
+        self._stopping = False
+        self._store = _store(config, seams.files)
+
+    async def run(self, stop: trio.Event, *, task_status: trio.TaskStatus[Running] = trio.TASK_STATUS_IGNORED) -> None:
+        """Run until `stop` is set and everything has ended in order; `started` once the ports answer.
+
+        Raises `BadSetting` when an address cannot be listened on or the data directory cannot be used. Cancellation
+        ends everything at once.
+        """
+        config, seams = self._config, self._seams
+        node_id = await load_node_id(config.data_dir, seams.files, seams.random)
+        async with AsyncExitStack() as closing, trio.open_nursery() as nursery:
+            registry = await _bound(closing, "registry_addr", config.registry_addr, seams.network.listen)
+            page = await _bound(closing, "observability_addr", config.observability_addr, seams.network.listen)
+            host = await self._advertised_host()
+            router = self._router(node_id, Address(host, registry.address.port))
+            await nursery.start(self._kept_up, "router", partial(self._route, router))
+            assert router.address is not None, "the router has started, so it has a port"
+            running = Running(
+                node_id,
+                registry_address=Address(host, registry.address.port),
+                router_address=Address(host, router.address.port),
+                observability_address=page.address,
+            )
+            rooms = self._build(running, router)
+            await nursery.start(rooms.web.run, page)
+            await nursery.start(self._kept_up, "store", self._store.run)
+            advertising = await nursery.start(self._advertise, router)
+            await nursery.start(rooms.front.run, registry)
+            task_status.started(running)
+            await stop.wait()
+            await self._stop(rooms, advertising)
+            nursery.cancel_scope.cancel()
+
+    def reasons(self) -> list[str]:
+        """Return why this node is not ready; nothing when it is."""
+        reasons = ["the agent is stopping"] if self._stopping else []
+        if self._store.waiting_for is not None:
+            reasons.append(self._store.waiting_for)
+        elif not self._store.inventory.walked:
+            reasons.append("the store has not been walked yet")
+        return reasons
+
+    def _router(self, node_id: NodeId, registry_address: Address) -> DhtRouter:
+        config, seams = self._config, self._seams
+        options = DhtOptions(
+            node_id=node_id,
+            boot_id=seams.random.randbytes(BOOT_ID_BYTES),
+            listen=config.router_addr,
+            registry=registry_address,
+            zone=config.zone,
+            bootstrap=config.bootstrap,
+        )
+        return DhtRouter(options, seams.network, random=seams.random, metrics=RoutingMetrics(seams.registry))
+
+    async def _route(self, router: DhtRouter, *, task_status: trio.TaskStatus[None]) -> None:
+        try:
+            await router.run(task_status=task_status)
+        except OSError as error:
+            raise _cannot_listen("router_addr", self._config.router_addr, error) from None
+
+    def _build(self, running: Running, router: DhtRouter) -> "_Rooms":
+        config, seams = self._config, self._seams
+        client = HttpClient(seams.network, ClientOptions())
+        race = RaceOptions(config.mirror_resolve_timeout_s, config.mirror_resolve_retries, config.zone)
+        peers = HttpPeers(client, running.node_id, PeersMetrics(seams.registry))
+        resolver = MirrorResolver(
+            self._store,
+            Sources(router, peers, Scores(seams.random), race),
+            ResolveOptions(race, config.resolve_tags),
+            ResolveMetrics(seams.registry),
+            seams.hashing,
+        )
+        front = Front(
+            resolver=resolver,
+            filters=config.filters,
+            options=FrontOptions(
+                default_registry=config.default_registry,
+                registries_only=config.registries_only,
+                registries=config.registries,
+                fallback=config.fallback,
+            ),
+            node_id=running.node_id,
+            metrics=FrontMetrics(seams.registry),
+            pace=Pace(config.upload_rate_max) if config.upload_rate_max else None,
+        )
+        identity = Identity(running.node_id, VERSION, running.registry_address, running.router_address, config.zone)
+        web = Web(
+            Facts(
+                identity=identity,
+                store=self._store,
+                router=router,
+                readiness=self.reasons,
+                transfers=resolver.transfers,
+                recent=front.recent,
+                registry=seams.registry,
+                started=trio.current_time(),
+                clock=trio.current_time,
+            ),
+            default_registry=config.default_registry,
+        )
+        return _Rooms(router, client, _server(front.handle), _server(web.handle))
+
+    async def _advertise(self, router: DhtRouter, *, task_status: trio.TaskStatus[trio.CancelScope]) -> None:
+        with trio.CancelScope() as scope:
+            task_status.started(scope)
+            await self._kept_up(
+                "advertiser",
+                lambda *, task_status: advertise(
+                    self._store.inventory,
+                    router,
+                    self._config.filters,
+                    resolve_tags=self._config.resolve_tags,
+                    task_status=task_status,
+                ),
+            )
+
+    async def _stop(self, rooms: "_Rooms", advertising: trio.CancelScope) -> None:
+        """Stop in order; see the module."""
+        self._stopping = True
+        deadline = trio.current_time() + self._config.shutdown_grace_s
+        advertising.cancel()
+        with trio.move_on_after(LEAVE_S):
+            await rooms.router.leave()
+        await rooms.front.drain(deadline)
+        await rooms.client.aclose()
+        await rooms.web.drain(trio.current_time())
+
+    async def _kept_up(
+        self,
+        name: str,
+        run: Callable[..., Awaitable[None]],
+        *,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Run a task, and again `RESTART_S` after each bug; what goes wrong before it has started is raised."""
+        once = _Once(task_status)
+        while True:
+            try:
+                await run(task_status=once)
+            except Exception:
+                if not once.happened:
+                    raise
+                _log.exception("%s: a bug ended it; it begins anew", name)
+            await trio.sleep(RESTART_S)
+
+    async def _advertised_host(self) -> str:
+        """Return the host that peers are told: the one set, listened on, or on the route to the first peer."""
+        config, network = self._config, self._seams.network
+        if config.advertise_host is not None:
+            return config.advertise_host
+        if not config.registry_addr.is_unspecified:
+            return config.registry_addr.host
+        peers = await config.bootstrap.addresses(network) if config.bootstrap is not None else []
+        for towards in (*peers[:1], SOMEWHERE):
+            try:
+                return await network.source_host(towards)
+            except Unreachable:
+                continue
+        return "127.0.0.1"
+
+
+class _Once:
+    """A task status that passes on the first start of a task that may start again."""
+
+    def __init__(self, status: trio.TaskStatus[None]) -> None:
+        self.happened = False
+        self._status = status
+
+    def started(self, value: None = None) -> None:
+        """Say so, the first time."""
+        if not self.happened:
+            self.happened = True
+            self._status.started(value)
+
+
+@dataclass(frozen=True, slots=True)
+class _Rooms:
+    router: DhtRouter
+    client: HttpClient
+    front: HttpServer
+    web: HttpServer
+
+
+def _server(handler: Handler) -> HttpServer:
+    return HttpServer(handler, ServerOptions())
+
+
+async def _bound(
+    closing: AsyncExitStack, key: str, address: Address, listen: Callable[[Address], Awaitable[Listener]]
+) -> Listener:
+    try:
+        listener = await listen(address)
+    except OSError as error:
+        raise _cannot_listen(key, address, error) from None
+    closing.push_async_callback(listener.aclose)
+    return listener
+
+
+def _cannot_listen(key: str, address: Address, error: OSError) -> BadSetting:
+    return BadSetting(key, str(address), f"an address that can be listened on ({error.strerror or error})")
+
+
+def _store(config: Config, files: Files) -> Store:
+    match config.store:
+        case ContainerdStore(sock, namespace, content_path):
+            return containerd.ContainerdStore(containerd.Options(sock, namespace, content_path), files)
+        case LayoutStore(directory):
+            return OciLayoutStore(directory, files)
+        case None:
+            return MemoryStore()
+
+
+async def load_node_id(data_dir: Path | None, files: Files, random: Random) -> NodeId:
+    """Return the id kept in `data_dir`, drawn and kept there at the first start; a new one without a directory.
+
+    Raises `BadSetting` when the directory cannot be used, or the file in it is no id.
+    """
+    fresh = NodeId(random.randbytes(NODE_ID_BYTES))
+    if data_dir is None:
+        return fresh
+    path = data_dir / NODE_ID_FILE
+    try:
+        kept = await files.read_whole(path, NODE_ID_BYTES)
+    except NotHere:
+        await _keep(path, fresh, files)
+        return fresh
+    except Unreachable as error:
+        raise BadSetting(
+            "data_dir", str(data_dir), f"a directory with a {NODE_ID_FILE} of {NODE_ID_BYTES} bytes ({error})"
+        ) from None
+    if len(kept) != NODE_ID_BYTES:
+        raise BadSetting(
+            "data_dir", str(data_dir), f"a directory whose {NODE_ID_FILE} has {NODE_ID_BYTES} bytes, not {len(kept)}"
+        )
+    return NodeId(kept)
+
+
+async def _keep(path: Path, node_id: NodeId, files: Files) -> None:
+    try:
+        await files.make_directory(path.parent)
+        async with await files.create(path.with_name(f".{path.name}.new")) as writer:
+            await writer.append(node_id)
+            await writer.commit(path)
+    except MirrorError as error:
+        raise BadSetting("data_dir", str(path.parent), f"a directory that can be written to ({error})") from None
