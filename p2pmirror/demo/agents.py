@@ -82,11 +82,12 @@ class Agent:
 
     async def wait_ready(self, members: int) -> None:
         """Wait until it serves and knows `members` nodes, itself included. Raises `DemoFailed`."""
+        lacking = "it does not answer"
         with trio.move_on_after(START_S):
-            while not await self._is_ready(members):  # noqa: ASYNC110  # another process: nothing to be woken by
+            while lacking := await self._lacking(members):  # noqa: ASYNC110  # another process: nothing to be woken by
                 await trio.sleep(POLL_S)
             return
-        raise DemoFailed(f"{self} was not ready within {START_S:.0f} s")
+        raise DemoFailed(f"{self} was not ready within {START_S:.0f} s: {lacking}")
 
     async def get(self, target: str) -> dict[str, Any]:
         """Return the JSON object at `target`. Raises `Unreachable`."""
@@ -113,14 +114,17 @@ class Agent:
             lines = []
         return "\n".join([f"--- {self}, end of its log:", *lines[-TAIL_LINES:]])
 
-    async def _is_ready(self, members: int) -> bool:
+    async def _lacking(self, members: int) -> str:
+        """Say what it lacks for being ready; nothing when it is."""
         try:
             status = await self.get("/api/v1/status")
-        except Unreachable:
-            return False
+        except Unreachable as error:
+            return str(error)
         self.node_id = status["node_id"]
-        alive = [each for each in status["members"] if each["state"] == "alive"]
-        return bool(status["ready"]) and len(alive) >= members
+        alive = sum(1 for each in status["members"] if each["state"] == "alive")
+        if status["ready"] and alive < members:
+            return f"it knows {alive} of {members} nodes"
+        return "; ".join(status["reasons"])
 
     async def _finds(self, digest: str, provider: str) -> bool:
         found = await self.get(f"/api/v1/find?digest={digest}")

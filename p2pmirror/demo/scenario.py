@@ -100,6 +100,7 @@ class _Demo:
         self._display.stage(f"starting {NODES} agents on {hosts}; each sends {self.options.rate}B/s at most")
         routers = [str(agent.place.router) for agent in self.agents]
         for agent in self.agents:
+            await self._writer(agent).prepare()  # an agent without a layout is not ready
             agent.start(routers, self.options.rate, keep=self.options.keep)
         await _all([partial(agent.wait_ready, NODES) for agent in self.agents])
 
