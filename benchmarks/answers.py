@@ -1,0 +1,133 @@
+"""Small answers: manifests from the store and from a peer, first bytes of blobs, and what a miss costs."""
+
+from __future__ import annotations
+
+import secrets
+from typing import Any
+
+from benchmarks.load import Job
+from benchmarks.peers import REGISTRY_PORT as PEER_PORT
+from benchmarks.processes import CLIENT, SERVERS, pin
+from benchmarks.rows import Budget, Row, compared, turns
+from benchmarks.stage import Pair, Stage
+from tests.lab.agent import REGISTRY_PORT
+
+CONNECTIONS = 16
+PEER_CONNECTIONS = 4
+WARM_UP = 20  # answers until connections, caches and branch predictors are what they will be
+
+
+def manifest(stage: Stage) -> list[Row]:
+    """Manifests that are held, by digest, 16 connections, GET and HEAD; docker-registry has the same ones."""
+    return [row for method in ("GET", "HEAD") for row in _manifest(stage, method)]
+
+
+def manifest_from_peer(stage: Stage) -> list[Row]:
+    """Manifests that only a peer holds: every body is checked."""
+    pair, images = stage.pair, stage.content.small
+    pin([pair.holder_process.pid, pair.relay_process.pid], None)
+    job = Job(
+        pair.near.address,
+        REGISTRY_PORT,
+        [image.target(image.digest, ns=False) for image in images],
+        connections=PEER_CONNECTIONS,
+        seconds=stage.scale.seconds,
+        warm_up=WARM_UP,
+        digests=True,
+    )
+    answers, _ = turns(stage.scale.rounds, lambda: pair.place.load(pair.near, job), None)
+    note = f"{PEER_CONNECTIONS} connections, {len(images)} manifests in turn, nobody pinned"
+    rate = Row("manifest from a peer", "1/s", budget=Budget(">=", 2000), note=note)
+    wrong = sum(answer["wrong"] for answer in answers)
+    total = sum(answer["answers"] for answer in answers)
+    checked = f"of {total} answers, each compared with its digest"
+    return [
+        compared(rate, [_rate(answer) for answer in answers], []),
+        Row("wrong answers among these", "", wrong, budget=Budget("<=", 0), note=checked),
+    ]
+
+
+def first_byte(stage: Stage) -> list[Row]:
+    """First bytes of blobs that are held, and of blobs that only a peer holds."""
+    pair = stage.pair
+    return [
+        *_first_byte(stage, pair.far.address, "of a local hit", (1, 3)),
+        *_first_byte(stage, pair.near.address, "of a peer hit", (5, 10)),
+    ]
+
+
+def miss(stage: Stage) -> list[Row]:
+    """Digests and tags that nobody has."""
+    pair, count = stage.pair, stage.scale.answers
+    pin([pair.holder_process.pid, pair.relay_process.pid], None)
+    rows = []
+    for what, references in (
+        ("blob", [f"blobs/sha256:{secrets.token_hex(32)}" for _ in range(count)]),
+        ("tag", [f"manifests/{secrets.token_hex(8)}" for _ in range(count)]),
+    ):
+        targets = [f"/v2/bench/nobody/{reference}?ns=registry.example" for reference in references]
+        answer = pair.place.load(pair.near, Job(pair.near.address, REGISTRY_PORT, targets, status=404, count=count))
+        note = f"{count} different ones, one after another, two nodes; {answer['wrong']} were not 404"
+        rows += [
+            Row(f"a {what} that nobody has, p50", "ms", answer["whole_ms"]["p50"], budget=Budget("<=", 5), note=note),
+            Row(f"a {what} that nobody has, longest", "ms", answer["whole_ms"]["max"], budget=Budget("<=", 40)),
+        ]
+    return rows
+
+
+def _manifest(stage: Stage, method: str) -> list[Row]:
+    pair = stage.pair
+    image = stage.content.small[0]
+    pids = [pair.holder_process.pid] + ([pair.registry.pid] if pair.registry is not None else [])
+    pin(pids, SERVERS)
+
+    def ask(port: int) -> dict[str, Any]:
+        target = image.target(image.digest, ns=port == REGISTRY_PORT)
+        seconds = stage.scale.seconds
+        return pair.place.load(
+            pair.near,
+            Job(
+                pair.far.address,
+                port,
+                [target],
+                method=method,
+                connections=CONNECTIONS,
+                seconds=seconds,
+                warm_up=WARM_UP,
+                cores=[CLIENT],
+            ),
+        )
+
+    peer = (lambda: ask(PEER_PORT)) if pair.registry is not None else None
+    ours, theirs = turns(stage.scale.rounds, lambda: ask(REGISTRY_PORT), peer)
+    note = f"{CONNECTIONS} connections, server on one core, client on the other; each writes a log line per request"
+    note = note if theirs else "docker-registry is not installed"
+    name = f"manifest {method}, held"
+    rate = Row(name, "1/s", budget=Budget(">=", 4, of="ratio"), note=note)
+    late = Row(f"{name}, p99", "ms", budget=Budget("<=", 5), note="at that load")
+    return [
+        compared(rate, [_rate(answer) for answer in ours], [_rate(answer) for answer in theirs]),
+        compared(late, [_p99(answer) for answer in ours], [_p99(answer) for answer in theirs]),
+    ]
+
+
+def _first_byte(stage: Stage, address: str, name: str, budgets: tuple[float, float]) -> list[Row]:
+    pair: Pair = stage.pair
+    fine = stage.content.fine
+    pin([pair.holder_process.pid, pair.relay_process.pid], None)
+    targets = [fine.target(digest) for digest in fine.layers]
+    job = Job(address, REGISTRY_PORT, targets, count=stage.scale.answers, warm_up=WARM_UP)
+    answer = pair.place.load(pair.near, job)["first_byte_ms"]
+    note = f"{stage.scale.answers} GETs one after another on one connection, {len(targets)} blobs of 1 MiB in turn"
+    return [
+        Row(f"first byte {name}, p50", "ms", answer["p50"], budget=Budget("<=", budgets[0]), note=note),
+        Row(f"first byte {name}, p99", "ms", answer["p99"], budget=Budget("<=", budgets[1])),
+    ]
+
+
+def _rate(answer: dict[str, Any]) -> float:
+    return float((answer["answers"] - answer["wrong"]) / answer["seconds"])
+
+
+def _p99(answer: dict[str, Any]) -> float:
+    return float(answer["whole_ms"]["p99"])

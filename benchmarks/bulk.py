@@ -1,0 +1,122 @@
+"""Large blobs: served from the store to one client and to many, and relayed from a peer; nginx does the same beside us.
+
+Laws: both sides serve the same file from the page cache, to the same client; who serves shares no core with who
+receives where blobs are served, and everybody uses all cores where they are relayed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from benchmarks.load import Job
+from benchmarks.peers import FILES_PORT, PROXY_PORT
+from benchmarks.processes import CLIENT, SERVERS, cpu_s, pin
+from benchmarks.rows import Budget, Row, compared, turns
+from benchmarks.stage import Pair, Stage
+from tests.lab.agent import REGISTRY_PORT
+from tests.lab.network import Host
+from tests.lab.process import Process
+
+GIB = 1 << 30
+CLIENTS = 64
+NO_NGINX = "nginx is not installed"
+
+
+@dataclass(frozen=True)
+class Flow:
+    """What came of one turn."""
+
+    gib_per_s: float
+    cpu_s_per_gib: float
+
+
+@dataclass(frozen=True)
+class Source:
+    """Who serves: a target at a host's port, and the processes whose time it costs."""
+
+    host: Host
+    port: int
+    target: str
+    processes: Sequence[Process]
+
+
+def blob(stage: Stage) -> list[Row]:
+    """Serve a blob that is in the store."""
+    pair, big = stage.pair, stage.content.big
+    one, shared = big.layers
+    rows = []
+    for clients, digest, name in ((1, one, "one client"), (CLIENTS, shared, f"{CLIENTS} clients")):
+        ours = Source(pair.far, REGISTRY_PORT, big.target(digest), [pair.holder_process])
+        peer = None
+        if pair.nginx is not None:
+            peer = Source(pair.far, FILES_PORT, _file(digest), [pair.nginx])
+        budget = Budget(">=", 0.9, of="ratio") if clients == 1 else None
+        mib = stage.scale.blob_mib if clients == 1 else stage.scale.shared_mib
+        note = f"{clients} x {mib} MiB; servers on one core, client on the other; peer: nginx sendfile"
+        rows += _rows(stage, f"serve a blob, {name}", note, (ours, peer), budget, clients=clients, apart=True)
+    return rows
+
+
+def relay(stage: Stage) -> list[Row]:
+    """Pass a blob on from a peer, hashed on the way."""
+    pair, big = stage.pair, stage.content.big
+    digest = big.layers[0]
+    processes = [pair.relay_process, pair.holder_process]
+    ours = Source(pair.near, REGISTRY_PORT, big.target(digest), processes)
+    peer = None
+    if pair.nginx_proxy is not None and pair.nginx is not None:
+        peer = Source(pair.near, PROXY_PORT, _file(digest), [pair.nginx_proxy, pair.nginx])
+    note = (
+        f"{stage.scale.blob_mib} MiB; nobody pinned; peer: nginx proxy_pass, proxy_buffering off, before nginx sendfile"
+    )
+    budget = Budget(">=", 1.7, of="ratio")
+    return _rows(stage, "relay a blob from a peer", note, (ours, peer), budget, clients=1, apart=False)
+
+
+def _rows(
+    stage: Stage,
+    name: str,
+    note: str,
+    sides: tuple[Source, Source | None],
+    budget: Budget | None,
+    *,
+    clients: int,
+    apart: bool,
+) -> list[Row]:
+    ours, peer = sides
+    pair = stage.pair
+    flows, peer_flows = turns(
+        stage.scale.rounds,
+        lambda: _flow(pair, ours, clients, apart=apart),
+        None if peer is None else lambda: _flow(pair, peer, clients, apart=apart),
+    )
+    note = note if peer is not None else NO_NGINX
+    speed = Row(name, "GiB/s", budget=budget, note=note)
+    cost = Row(f"CPU: {name}", "s/GiB", note="user and system time of those who serve")
+    return [
+        compared(speed, [flow.gib_per_s for flow in flows], [flow.gib_per_s for flow in peer_flows]),
+        compared(cost, [flow.cpu_s_per_gib for flow in flows], [flow.cpu_s_per_gib for flow in peer_flows]),
+    ]
+
+
+def _flow(pair: Pair, source: Source, clients: int, *, apart: bool) -> Flow:
+    pids = [process.pid for process in source.processes]
+    pin(pids, SERVERS if apart else None)
+    job = Job(
+        source.host.address,
+        source.port,
+        [source.target],
+        connections=clients,
+        count=clients,
+        cores=[CLIENT] if apart else [],
+    )
+    before = sum(map(cpu_s, pids))
+    answer = pair.place.load(pair.near, job)
+    spent = sum(map(cpu_s, pids)) - before
+    gib = answer["bytes"] / GIB
+    return Flow(gib / answer["seconds"], spent / gib)
+
+
+def _file(digest: str) -> str:
+    return f"/blobs/sha256/{digest.removeprefix('sha256:')}"

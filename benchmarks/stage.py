@@ -1,0 +1,158 @@
+"""What the groups share: how much is measured, the content, and the pair of agents with their peers beside them.
+
+Laws: everything is made when the first group needs it, once; all of it is gone when the block is left.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Self
+
+from benchmarks import peers
+from benchmarks.content import MANIFEST, Image, write_images
+from benchmarks.places import Place
+from tests.lab import sweep
+from tests.lab.agent import Agent
+from tests.lab.process import Process, wait_until
+
+MIB = 1 << 20
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much is measured."""
+
+    blob_mib: int = 1024  # one client
+    shared_mib: int = 64  # each of many clients
+    layers: int = 100  # of 1 MiB, for first bytes
+    images: int = 20  # with a manifest of their own
+    rounds: int = 5
+    seconds: float = 3.0  # of each turn that counts answers
+    answers: int = 500  # asked one after another
+    open_responses: int = 1000
+    lookups: int = 1000
+    idle_agents: int = 10
+    idle_s: float = 30.0
+    settle_s: float = 5.0
+    start_blobs: int = 2000
+    starts: int = 5
+
+
+QUICK = Scale(
+    blob_mib=32,
+    shared_mib=1,
+    layers=4,
+    images=2,
+    rounds=1,
+    seconds=0.2,
+    answers=20,
+    open_responses=50,
+    lookups=50,
+    idle_agents=3,
+    idle_s=1.0,
+    settle_s=0.5,
+    start_blobs=100,
+    starts=1,
+)
+
+
+@dataclass(frozen=True)
+class Content:
+    """The images in the one layout that is served: `big` (one layer a client, one for many), `fine`, `small` ones."""
+
+    directory: Path
+    big: Image
+    fine: Image
+    small: Sequence[Image]
+
+
+class Stage:
+    """Use it as a context manager."""
+
+    def __init__(self, scale: Scale) -> None:
+        self.scale = scale
+        self._stack = contextlib.ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    @cached_property
+    def content(self) -> Content:
+        """The content, written once."""
+        scale = self.scale
+        directory = sweep.directory_of(sweep.mark_of(os.getpid())) / "content"
+        big = [scale.blob_mib * MIB, scale.shared_mib * MIB]
+        first, fine, *small = write_images(directory, [big, [MIB] * scale.layers, *[[1000]] * scale.images])
+        return Content(directory, first, fine, small)
+
+    @cached_property
+    def pair(self) -> Pair:
+        """The pair of agents, started."""
+        return Pair(self._stack.enter_context(Place()), self.content)
+
+
+class Pair:
+    """Two hosts: `far` holds the content, `near` holds nothing and is where the client is."""
+
+    def __init__(self, place: Place, content: Content) -> None:
+        self.place = place
+        self.far = place.host("far")
+        self.near = place.host("near")
+        hosts = [self.far, self.near]
+        self.holder = place.agent(self.far, hosts, store=f"oci-layout:{content.directory}")
+        self.relay = place.agent(self.near, hosts, store="none")
+        self.holder_process, self.relay_process = start_agents([self.holder, self.relay])
+        self.content = content
+
+    @cached_property
+    def nginx(self) -> Process | None:
+        """The nginx that serves the files of the holder's layout; None: not installed."""
+        return peers.start_nginx_files(self.far, self.content.directory) if peers.nginx_here() else None
+
+    @cached_property
+    def nginx_proxy(self) -> Process | None:
+        """The nginx that passes on what the other one serves."""
+        return peers.start_nginx_proxy(self.near, self.far) if self.nginx is not None else None
+
+    @cached_property
+    def registry(self) -> Process | None:
+        """The docker-registry with the small images; None: not installed."""
+        if not peers.registry_here():
+            return None
+        process = peers.start_registry(self.far, self.far.directory / "registry")
+        for image in self.content.small:
+            blobs = {digest: image.path(digest) for digest in (image.config, *image.layers)}
+            peers.push(self.far, image.repository, image.manifest, MANIFEST, blobs)
+        return process
+
+
+def start_agents(agents: Sequence[Agent]) -> list[Process]:
+    """Start agents and wait until all are ready and know one another; returns their processes."""
+    for agent in agents:
+        agent.launch()
+    for agent in agents:
+        agent.wait()
+    for agent in agents:
+        wait_until(partial(_knows, agent, len(agents) - 1), f"{agent.host.name} knows the others")
+    return [process_of(agent) for agent in agents]
+
+
+def process_of(agent: Agent) -> Process:
+    """Return the process of an agent that runs."""
+    assert agent.process is not None
+    return agent.process
+
+
+def _knows(agent: Agent, others: int) -> bool:
+    members = agent.status()["members"]
+    own = f"{agent.host.address}:"
+    alive = [each for each in members if each["state"] == "alive" and not each["address"].startswith(own)]
+    return len(alive) >= others
