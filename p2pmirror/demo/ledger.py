@@ -18,14 +18,14 @@ def received(node: str, requests: Mapping[str, Requests], repository: str) -> Co
 
     `requests` are those of every agent that can still be asked, by its id.
     """
+    own = [each for each in requests[node] if each["repository"] == repository and "from_peer" not in each]
+    fetched = {each["digest"]: each["peer"] for each in own if each["source"] == "peer"}
     totals: Counter[str] = Counter()
-    for request in requests[node]:
-        if request["repository"] != repository or request["source"] != "peer" or "from_peer" in request:
-            continue
-        peers = list(dict.fromkeys(filter(None, request["peer"].split(","))))
+    for request in own:
+        peers = list(dict.fromkeys(filter(None, _came_from(request, fetched).split(","))))
         sent = {peer: _sent(requests[peer], node, request["digest"]) for peer in peers if peer in requests}
         totals.update(divide(request["bytes"], peers, sent))
-    return totals
+    return +totals
 
 
 def divide(total: int, peers: list[str], sent: Mapping[str, int]) -> dict[str, int]:
@@ -39,6 +39,13 @@ def divide(total: int, peers: list[str], sent: Mapping[str, int]) -> dict[str, i
         parts[peer] = min(left, sent.get(peer, left)) if peer != peers[0] else left
         left -= parts[peer]
     return parts
+
+
+def _came_from(request: Mapping[str, Any], fetched: Mapping[str, str]) -> str:
+    """Return the peers behind an answer; a manifest in the agent's memory was fetched for an earlier question."""
+    if request["source"] == "cache":
+        return fetched.get(request["digest"], "")
+    return str(request["peer"]) if request["source"] == "peer" else ""
 
 
 def _sent(requests: Requests, to: str, digest: str) -> int:

@@ -14,7 +14,7 @@ class Options:
     """What to run: layers of `mib` MiB together, agents that send at most `rate` (a size, in bytes per second)."""
 
     mib: int = 208
-    rate: str = "24Mi"
+    rate: str = "28Mi"
     keep: bool = False
 
 

@@ -53,6 +53,18 @@ def test_only_what_came_from_peers_for_the_own_client_counts():
     assert received("me", requests, REPOSITORY) == {"x": 8}
 
 
+def test_a_manifest_in_memory_came_from_whom_it_was_fetched():
+    """What HEAD made the agent fetch, and GET then found in its memory, came from that peer; the rest from nobody."""
+    requests = {
+        "me": [
+            request(518, source="cache"),
+            request(0, peer="x", method="HEAD"),
+            request(9, source="cache", digest="never fetched"),
+        ]
+    }
+    assert received("me", requests, REPOSITORY) == {"x": 518}
+
+
 @given(
     st.integers(0, 1000),
     st.lists(st.sampled_from("abcde"), unique=True, min_size=1),
