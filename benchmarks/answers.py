@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import secrets
+from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.load import Job
 from benchmarks.peers import REGISTRY_PORT as PEER_PORT
-from benchmarks.processes import CLIENT, SERVERS, pin
+from benchmarks.processes import CLIENT, SERVERS, cpu_s, pin
 from benchmarks.rows import Budget, Row, compared, turns
 from benchmarks.stage import Pair, Stage
 from tests.lab.agent import REGISTRY_PORT
+from tests.lab.process import Process
 
 CONNECTIONS = 16
 PEER_CONNECTIONS = 4
 WARM_UP = 20  # answers until connections, caches and branch predictors are what they will be
+
+
+@dataclass(frozen=True)
+class Answered:
+    """What came of one turn: answers a second, the time of the 99th of 100, and what one cost the server."""
+
+    per_s: float
+    p99_ms: float
+    cpu_us: float
 
 
 def manifest(stage: Stage) -> list[Row]:
@@ -78,36 +89,31 @@ def miss(stage: Stage) -> list[Row]:
 def _manifest(stage: Stage, method: str) -> list[Row]:
     pair = stage.pair
     image = stage.content.small[0]
-    pids = [pair.holder_process.pid] + ([pair.registry.pid] if pair.registry is not None else [])
-    pin(pids, SERVERS)
+    holder = pair.holder_process
+    pin([process.pid for process in (holder, pair.registry) if process is not None], SERVERS)
 
-    def ask(port: int) -> dict[str, Any]:
+    def ask(port: int, process: Process) -> Answered:
         target = image.target(image.digest, ns=port == REGISTRY_PORT)
-        seconds = stage.scale.seconds
-        return pair.place.load(
-            pair.near,
-            Job(
-                pair.far.address,
-                port,
-                [target],
-                method=method,
-                connections=CONNECTIONS,
-                seconds=seconds,
-                warm_up=WARM_UP,
-                cores=[CLIENT],
-            ),
-        )
+        job = Job(pair.far.address, port, [target], method, connections=CONNECTIONS, seconds=stage.scale.seconds)
+        job.warm_up, job.cores = WARM_UP, [CLIENT]
+        before = cpu_s(process.pid)
+        answer = pair.place.load(pair.near, job)
+        spent = cpu_s(process.pid) - before
+        return Answered(_rate(answer), answer["whole_ms"]["p99"], spent / (answer["answers"] + WARM_UP) * 1e6)
 
-    peer = (lambda: ask(PEER_PORT)) if pair.registry is not None else None
-    ours, theirs = turns(stage.scale.rounds, lambda: ask(REGISTRY_PORT), peer)
+    registry = pair.registry
+    peer = None if registry is None else lambda: ask(PEER_PORT, registry)
+    ours, theirs = turns(stage.scale.rounds, lambda: ask(REGISTRY_PORT, holder), peer)
     note = f"{CONNECTIONS} connections, server on one core, client on the other; each writes a log line per request"
     note = note if theirs else "docker-registry is not installed"
     name = f"manifest {method}, held"
     rate = Row(name, "1/s", budget=Budget(">=", 4, of="ratio"), note=note)
     late = Row(f"{name}, p99", "ms", budget=Budget("<=", 5), note="at that load")
+    cost = Row(f"CPU: {name}", "us", note="user and system time of the server, an answer")
     return [
-        compared(rate, [_rate(answer) for answer in ours], [_rate(answer) for answer in theirs]),
-        compared(late, [_p99(answer) for answer in ours], [_p99(answer) for answer in theirs]),
+        compared(rate, [each.per_s for each in ours], [each.per_s for each in theirs]),
+        compared(late, [each.p99_ms for each in ours], [each.p99_ms for each in theirs]),
+        compared(cost, [each.cpu_us for each in ours], [each.cpu_us for each in theirs]),
     ]
 
 
@@ -127,7 +133,3 @@ def _first_byte(stage: Stage, address: str, name: str, budgets: tuple[float, flo
 
 def _rate(answer: dict[str, Any]) -> float:
     return float((answer["answers"] - answer["wrong"]) / answer["seconds"])
-
-
-def _p99(answer: dict[str, Any]) -> float:
-    return float(answer["whole_ms"]["p99"])

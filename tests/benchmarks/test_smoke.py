@@ -1,0 +1,36 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+LIMIT_S = 120.0  # it takes 20 s on two idle cores
+FIELDS = {"name", "unit", "ours", "peer", "ratio", "budget", "met", "note"}
+
+
+@pytest.mark.lab
+def test_a_quick_run_measures_every_row_and_leaves_nothing_behind(tmp_path):
+    """Every group of `make bench` gives figures, no answer is wrong, and no namespace or directory stays."""
+    report = tmp_path / "report.json"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "benchmarks", "--quick", "--json", str(report)],
+        cwd=ROOT,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        output, _ = process.communicate(timeout=LIMIT_S)
+    finally:
+        process.kill()
+    assert process.returncode == 0, output
+    rows = json.loads(report.read_text())["rows"]
+    assert all(row.keys() == FIELDS and row["ours"] is not None for row in rows), output
+    assert len({row["name"] for row in rows}) == len(rows) > 20
+    assert [row["ours"] for row in rows if "wrong" in row["name"]] == [0]
+    assert not list(Path("/run/netns").glob(f"p2pm-{process.pid}-*"))
+    assert [path.name for path in tmp_path.iterdir()] == [report.name]
