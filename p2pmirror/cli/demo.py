@@ -80,7 +80,8 @@ def describe(report: demo.Report) -> list[str]:
     ]
     pulled = sum(sum(node.from_node.values()) for node in report.nodes)
     came = f"{size(pulled)} came from peers, every byte verified by sha256"
-    went_on = f"{report.resumed} responses went on from another node after node 1 was killed"
+    responses = "1 response" if report.resumed == 1 else f"{report.resumed} responses"
+    went_on = f"{responses} went on from another node after node 1 was killed"
     lines = [*table(head, rows), "", f"{came}; {went_on}"]
     return lines + (_how_to_end(report.kept) if report.kept is not None else [])
 

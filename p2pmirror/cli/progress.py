@@ -11,7 +11,7 @@ import click
 from p2pmirror.cli.text import size
 from p2pmirror.demo import NodeView
 
-BAR_CHARS: Final = 30
+BAR_CHARS: Final = 20  # the whole line then fits into 80 columns, so that it takes one line to draw over
 REDRAW_S: Final = 0.2  # on a terminal: smooth enough for the eye
 LINE_S: Final = 1.0  # in a log
 

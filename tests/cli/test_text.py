@@ -93,7 +93,7 @@ def test_progress_draws_its_block_again_on_a_terminal():
 def test_a_node_that_does_not_pull_has_no_bar():
     """A bar says how far a pull is, and nothing else."""
     assert "#" not in bar(VIEWS[0])
-    assert f"[{'#' * 15}{'.' * 15}]  50%" in bar(VIEWS[1])
+    assert f"[{'#' * 10}{'.' * 10}]  50%" in bar(VIEWS[1])
     assert brief(VIEWS[0]) == "node 1 killed"
 
 
