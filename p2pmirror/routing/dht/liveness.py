@@ -69,7 +69,7 @@ class Liveness:
         known = self._view.members.get(node_id)
         if known is not None:
             self._view.members.doubt(node_id)
-            self._view.ping_soon(known.router, node_id)
+            self._view.ping_soon(known.router)
 
     def accuse(self, node_id: NodeId) -> None:
         """Tell a node that came back that it was taken for gone, so that it says again what it has."""
@@ -124,7 +124,7 @@ class Liveness:
 
     async def _meet_strangers(self, nursery: trio.Nursery) -> None:
         while True:
-            for address, _ in self._view.take_to_ping():
+            for address in self._view.take_to_ping():
                 nursery.start_soon(self._meet, address)
             for node_id in self._accused:
                 nursery.start_soon(self._tell_accused, node_id)
@@ -133,11 +133,13 @@ class Liveness:
             self._wake = trio.Event()
 
     async def _meet(self, address: Address) -> None:
-        async with self._limiter:
-            try:
+        try:
+            async with self._limiter:
                 await self.ping(address, limit_s=MEET_S)
-            except Unreachable:
-                return  # an introduction to somebody who is not there
+        except Unreachable:
+            return  # an introduction to somebody who is not there
+        finally:
+            self._view.pinged(address)
 
     async def _tell_accused(self, node_id: NodeId) -> None:
         known = self._view.members.get(node_id)

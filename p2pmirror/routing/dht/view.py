@@ -32,7 +32,8 @@ class View:
         self.random = random
         self.on_change: Callable[[Change], None] = lambda _: None
         self.on_to_ping: Callable[[], None] = lambda: None
-        self._to_ping: dict[Address, NodeId | None] = {}
+        self._to_ping: dict[Address, None] = {}
+        self._being_pinged: set[Address] = set()
 
     @property
     def own(self) -> NodeInfo:
@@ -50,7 +51,7 @@ class View:
             self._into_table(node_id, source)
             self._settle()
         elif node_id != self.own_id and self.members.get(node_id) is None:
-            self.ping_soon(source, node_id)
+            self.ping_soon(source)
 
     def met(self, info: NodeInfo, source: Address, now: float) -> bool:
         """Take in what a node that answered says of itself; return whether it is a member now."""
@@ -59,8 +60,8 @@ class View:
         known = self.members.get(node_id)
         if known is not None and known.router != source and self.members.is_fresh(node_id, now):
             self.members.doubt(node_id)
-            self.ping_soon(known.router, node_id)
-            self.ping_soon(source, node_id)
+            self.ping_soon(known.router)
+            self.ping_soon(source)
             return False
         if not self.members.met(info, now):
             return False
@@ -71,7 +72,7 @@ class View:
     def told(self, news: Iterable[News], now: float) -> None:
         """Take in news that rode on a datagram."""
         for info in self.members.apply(news, now):
-            self.ping_soon(unpack_address(info.router), NodeId(info.node_id))
+            self.ping_soon(unpack_address(info.router))
         self._settle()
 
     def silent(self, node_id: NodeId) -> None:
@@ -121,16 +122,24 @@ class View:
         found = self.table.closest(target, count + 1)
         return tuple(Contact(c.id, pack_address(c.address)) for c in found if c.id != but)[:count]
 
-    def ping_soon(self, address: Address, node_id: NodeId | None) -> None:
-        """Have an address pinged, once; what is too much is forgotten, and comes again when it matters."""
-        if len(self._to_ping) < TO_PING_MAX:
-            self._to_ping[address] = node_id
+    def ping_soon(self, address: Address) -> None:
+        """Have an address pinged, once; what is too much is forgotten, and comes again when it matters.
+
+        An address that is being pinged is not pinged again: news of a newcomer comes with every datagram.
+        """
+        if len(self._to_ping) + len(self._being_pinged) < TO_PING_MAX and address not in self._being_pinged:
+            self._to_ping[address] = None
             self.on_to_ping()
 
-    def take_to_ping(self) -> list[tuple[Address, NodeId | None]]:
-        """Hand out, once, what is to be pinged."""
+    def take_to_ping(self) -> list[Address]:
+        """Hand out, once, what is to be pinged; each is then to be reported as `pinged`."""
         waiting, self._to_ping = self._to_ping, {}
-        return list(waiting.items())
+        self._being_pinged.update(waiting)
+        return list(waiting)
+
+    def pinged(self, address: Address) -> None:
+        """Note that the ping of an address that was handed out has ended."""
+        self._being_pinged.discard(address)
 
     def _keep(self, node_id: NodeId, router: Address, store: Store, now: float) -> int:
         addresses = router, unpack_address(store.registry)
@@ -140,7 +149,7 @@ class View:
     def _into_table(self, node_id: NodeId, source: Address) -> None:
         head = self.table.heard(node_id, source)
         if head is not None:
-            self.ping_soon(head.address, head.id)
+            self.ping_soon(head.address)
 
     def _settle(self) -> None:
         for change in self.members.changes():
