@@ -39,6 +39,7 @@ def main() -> int:
     """Measure what is asked for; 0: all of it was measured, whether the budgets are met or not."""
     arguments = _arguments()
     machine = facts()
+    signal.signal(signal.SIGINT, _interrupt)  # also where a shell had it ignored
     signal.signal(signal.SIGTERM, _interrupt)
     signal.signal(signal.SIGHUP, _interrupt)
     _say(" · ".join(f"{name} {value}" for name, value in machine.items()))

@@ -137,6 +137,9 @@ def kept_clean() -> Iterator[None]:
     mark = sweep.mark_of(os.getpid())
     keeper = sweep.Keeper(mark)
     sweep.directory_of(mark).mkdir()
+    # Agents start from bytecode, as installed ones do, wherever that may not be written beside the code.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    os.environ["PYTHONPYCACHEPREFIX"] = str(sweep.directory_of(mark) / "bytecode")
     try:
         yield
     finally:

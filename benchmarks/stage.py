@@ -14,13 +14,15 @@ from pathlib import Path
 from typing import Self
 
 from benchmarks import peers
-from benchmarks.content import MANIFEST, Image, write_images
+from benchmarks.content import MANIFEST, Image, write_images, write_manifests
 from benchmarks.places import Place
 from tests.lab import sweep
 from tests.lab.agent import Agent
 from tests.lab.process import Process, wait_until
 
 MIB = 1 << 20
+PLAIN_LAYERS = 10  # a manifest of 1.9 KiB
+MANIFEST_BYTES = 5000  # of those that are asked of a peer
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class Scale:
     blob_mib: int = 1024  # one client
     shared_mib: int = 64  # each of many clients
     layers: int = 100  # of 1 MiB, for first bytes
-    images: int = 20  # with a manifest of their own
+    manifests: int = 1000  # of 5,000 bytes: more than an agent keeps in memory of what it fetched, 4 MiB
     rounds: int = 5
     seconds: float = 3.0  # of each turn that counts answers
     answers: int = 500  # asked one after another
@@ -47,7 +49,7 @@ QUICK = Scale(
     blob_mib=32,
     shared_mib=1,
     layers=4,
-    images=2,
+    manifests=20,
     rounds=1,
     seconds=0.2,
     answers=20,
@@ -63,12 +65,17 @@ QUICK = Scale(
 
 @dataclass(frozen=True)
 class Content:
-    """The images in the one layout that is served: `big` (one layer a client, one for many), `fine`, `small` ones."""
+    """The images in the one layout that is served.
+
+    `big` has one layer for one client and one for many, `fine` has layers of 1 MiB, `plain` a manifest of the usual
+    size, and `many` have nothing but their manifests.
+    """
 
     directory: Path
     big: Image
     fine: Image
-    small: Sequence[Image]
+    plain: Image
+    many: Sequence[Image]
 
 
 class Stage:
@@ -90,8 +97,9 @@ class Stage:
         scale = self.scale
         directory = sweep.directory_of(sweep.mark_of(os.getpid())) / "content"
         big = [scale.blob_mib * MIB, scale.shared_mib * MIB]
-        first, fine, *small = write_images(directory, [big, [MIB] * scale.layers, *[[1000]] * scale.images])
-        return Content(directory, first, fine, small)
+        first, fine, plain = write_images(directory, [big, [MIB] * scale.layers, [1000] * PLAIN_LAYERS])
+        many = write_manifests(directory, "bench/many", scale.manifests, MANIFEST_BYTES)
+        return Content(directory, first, fine, plain, many)
 
     @cached_property
     def pair(self) -> Pair:
@@ -124,13 +132,13 @@ class Pair:
 
     @cached_property
     def registry(self) -> Process | None:
-        """The docker-registry with the small images; None: not installed."""
+        """The docker-registry with the plain image; None: not installed."""
         if not peers.registry_here():
             return None
         process = peers.start_registry(self.far, self.far.directory / "registry")
-        for image in self.content.small:
-            blobs = {digest: image.path(digest) for digest in (image.config, *image.layers)}
-            peers.push(self.far, image.repository, image.manifest, MANIFEST, blobs)
+        image = self.content.plain
+        blobs = {digest: image.path(digest) for digest in (image.config, *image.layers)}
+        peers.push(self.far, image.repository, image.manifest, MANIFEST, blobs)
         return process
 
 
