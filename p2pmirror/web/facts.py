@@ -17,8 +17,17 @@ from p2pmirror.wire.address import Address
 from p2pmirror.wire.identity import NodeId
 
 REQUESTS_METRIC: Final = "p2pmirror_front_requests"  # as the registry calls it; its samples end in `_total`
+BYTES_METRIC: Final = "p2pmirror_front_bytes"
 _HERE: Final = frozenset({"store", "cache", "flight", "peer"})  # sources that save an upstream its bytes
 _CONTENT: Final = frozenset({"manifest", "blob"})
+SOURCES: Final = {
+    "store": "this node's images",
+    "cache": "this node's cache",
+    "flight": "what is arriving here",
+    "peer": "another node",
+    "upstream": "the registry itself",
+    "none": "nobody had it: 404",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,19 +145,42 @@ class Facts:
 
     def hit_ratio(self) -> float | None:
         """Return which part of the requests for content was answered without an upstream; None before the first."""
-        hits = total = 0.0
-        for sample in self._request_samples():
-            labels = sample.labels
-            if labels.get("kind") not in _CONTENT or labels.get("outcome") == "refused":
-                continue
-            total += sample.value
-            hits += sample.value if labels.get("source") in _HERE else 0.0
+        counts = self._answers()
+        total = sum(counts.values())
+        hits = sum(count for source, count in counts.items() if source in _HERE)
         return hits / total if total else None
+
+    def sources(self) -> list[dict[str, Any]]:
+        """Return for each source that answered: how many requests for content, their share, and the bytes sent."""
+        counts = self._answers()
+        total = sum(counts.values())
+        sent = {sample.labels.get("source"): sample.value for sample in self._samples(BYTES_METRIC)}
+        return [
+            {
+                "source": source,
+                "meaning": meaning,
+                "requests": int(counts[source]),
+                "share": round(counts[source] / total, 6),
+                "bytes": 0 if source == "none" else int(sent.get(source, 0)),  # the text of a 404 is no content
+            }
+            for source, meaning in SOURCES.items()
+            if counts.get(source)
+        ]
 
     def uptime_s(self) -> float:
         """Return for how long this agent has been running."""
         return self.clock() - self.started
 
-    def _request_samples(self) -> list[Any]:
-        metrics = self.registry.restricted_registry([f"{REQUESTS_METRIC}_total"]).collect()
-        return [sample for metric in metrics for sample in metric.samples if sample.name == f"{REQUESTS_METRIC}_total"]
+    def _answers(self) -> dict[str, float]:
+        """Count the requests for content that were not refused, by where their bytes came from."""
+        counts: dict[str, float] = {}
+        for sample in self._samples(REQUESTS_METRIC):
+            labels = sample.labels
+            if labels.get("kind") in _CONTENT and labels.get("outcome") != "refused":
+                source = labels.get("source", "none")
+                counts[source] = counts.get(source, 0.0) + sample.value
+        return counts
+
+    def _samples(self, name: str) -> list[Any]:
+        metrics = self.registry.restricted_registry([f"{name}_total"]).collect()
+        return [sample for metric in metrics for sample in metric.samples if sample.name == f"{name}_total"]

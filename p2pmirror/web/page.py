@@ -6,7 +6,9 @@ allows this very script and style, by their hashes, and requests to this agent, 
 
 import base64
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from html import escape
 from importlib.resources import files
 from typing import Any, Final
@@ -26,109 +28,223 @@ POLICY: Final = (
 )
 
 _UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB")
+_TONES: Final = {"alive": "good", "ok": "good", "suspect": "warn", "gone": "bad", "cut": "bad", "error": "bad"}
+ROWS_MAX: Final = 1_000  # of a list: a cluster's members
+REQUESTS_MAX: Final = 50  # what a person looks through; the API has more
 
-# of each list of the API: column, heading, form ("" is text as it is)
-_COLUMNS: Final[Mapping[str, Sequence[tuple[str, str, str]]]] = {
-    "members": (
-        ("node_id", "node", "short"),
-        ("address", "address", ""),
-        ("zone", "zone", ""),
-        ("state", "state", ""),
-        ("last_seen_s", "heard", "ago"),
+_Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _List:
+    """A table: its title, what it says when it has no rows, and of each column the name, the heading and the form."""
+
+    title: str
+    empty: str
+    columns: Sequence[tuple[str, str, str]]  # form: "" is text as it is, "wrap" text in many lines
+    rows_max: int = ROWS_MAX
+
+
+_LISTS: Final[Mapping[str, _List]] = {
+    "members": _List(
+        "Members",
+        "Nobody is known.",
+        (
+            ("node_id", "node", "id"),
+            ("address", "address", ""),
+            ("state", "state", "state"),
+            ("zone", "zone", "wrap"),
+            ("heard", "heard", "ago"),
+        ),
     ),
-    "transfers": (
-        ("name", "image", ""),
-        ("digest", "digest", "short"),
-        ("sent_bytes", "sent", "bytes"),
-        ("size", "of", "bytes"),
-        ("peer", "from", "short"),
-        ("resumes", "resumes", ""),
-        ("seconds", "for", "seconds"),
+    "sources": _List(
+        "Where answers came from",
+        "Nobody has asked for an image yet.",
+        (
+            ("source", "source", ""),
+            ("share", "share", "bar"),
+            ("requests", "requests", ""),
+            ("bytes", "sent", "bytes"),
+            ("meaning", "that is", "wrap"),
+        ),
     ),
-    "requests": (
-        ("ago_s", "when", "ago"),
-        ("method", "method", ""),
-        ("registry", "registry", ""),
-        ("repository", "repository", ""),
-        ("reference", "reference", "short"),
-        ("status", "status", ""),
-        ("outcome", "outcome", ""),
-        ("source", "source", ""),
-        ("bytes", "bytes", "bytes"),
-        ("seconds", "took", "seconds"),
+    "transfers": _List(
+        "Running transfers",
+        "Nothing is being passed on from a peer right now.",
+        (
+            ("name", "image", "wrap"),
+            ("digest", "digest", "short"),
+            ("done", "done", "bar"),
+            ("sent_bytes", "sent", "bytes"),
+            ("size", "of", "bytes"),
+            ("rate", "rate", "rate"),
+            ("from", "from", ""),
+            ("resumes", "resumes", ""),
+            ("seconds", "for", "seconds"),
+        ),
+    ),
+    "requests": _List(
+        "Last requests",
+        "Nobody has asked for anything yet.",
+        (
+            ("ago_s", "when", "ago"),
+            ("method", "method", ""),
+            ("image", "image or path", "wrap"),
+            ("reference", "reference", "short"),
+            ("answer", "answer", "state"),
+            ("from", "from", ""),
+            ("bytes", "bytes", "bytes"),
+            ("seconds", "took", "seconds"),
+        ),
+        REQUESTS_MAX,
     ),
 }
 
 
-def render(status: Mapping[str, Any], requests: Sequence[Mapping[str, Any]], about: Mapping[str, str]) -> str:
-    """Return the page as of now: what the API says, and `about`, what of this node does not change."""
-    facts = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in about.items())
-    held, cache = status["held"], status["cache"]
-    numbers = "".join(
-        f'<div><b data-field="{field}" data-form="{form}">{escape(shown(value, form))}</b><span>{name}</span></div>'
-        for field, name, value, form in (
-            ("hit_ratio", "of requests answered without an upstream", status["hit_ratio"], "ratio"),
-            ("held.blobs", "blobs held", held["blobs"], ""),
-            ("held.tags", "tags held", held["tags"], ""),
-            ("held.bytes", "held", held["bytes"], "bytes"),
-            ("cache.bytes", "in the cache", cache["bytes"], "bytes"),
-        )
-    )
+def render(status: _Row, recent: Mapping[str, Sequence[_Row]], about: Mapping[str, str], up_s: float) -> str:
+    """Return the page as of now: `status` and `recent` as the API says them, and what of this node does not change."""
+    rows = _derived(status, recent)
+    facts = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in about.items())
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f'<title>p2pmirror</title><link rel="icon" href="data:,"><style>{STYLE}</style></head><body>'
-        f'<header><h1>p2pmirror</h1><p id="state" class="{"good" if status["ready"] else "bad"}">'
-        f'{escape(readiness(status))}</p></header><p id="stale" role="status" hidden></p>'
-        f'<dl>{facts}</dl><section class="numbers">{numbers}</section>'
-        '<form id="find"><label for="subject">Who has</label>'
+        f'<header><h1>p2pmirror</h1><p id="state" role="status" class="{"good" if status["ready"] else "bad"}">'
+        f'{escape(readiness(status))}</p></header><p id="stale" role="alert" hidden></p><main>'
+        f'<dl>{facts}<div><dt>up</dt><dd data-up="{up_s:.0f}">{shown(up_s, "long")}</dd></div></dl>'
+        f'<section class="numbers">{_numbers(status)}</section>'
+        '<section><form id="find"><label for="subject">Who has</label>'
         '<input id="subject" name="subject" autocomplete="off" placeholder="nginx:1.27 or sha256:…" required>'
-        '<button>Find</button></form><div id="found" role="status" hidden></div>'
-        + _table("Members", "members", status["members"])
-        + _table("Transfers", "transfers", status["transfers"])
-        + _table("Last requests", "requests", requests)
-        + f"<script>{SCRIPT}</script></body></html>\n"
+        '<button>Find</button></form><div id="found" role="status" hidden></div></section>'
+        f'<div class="pair">{_table("members", rows)}{_table("sources", rows)}</div>'
+        f"{_table('transfers', rows)}{_table('requests', rows)}"
+        f"</main><script>{SCRIPT}</script></body></html>\n"
     )
 
 
-def readiness(status: Mapping[str, Any]) -> str:
+def readiness(status: _Row) -> str:
     """Return in a few words whether the agent is ready, and why not."""
     return "ready" if status["ready"] else f"not ready: {'; '.join(status['reasons'])}"
 
 
 def shown(value: object, form: str) -> str:
     """Return a value as people read it; `page.js` does the same in the browser."""
-    if value is None:
+    if value is None or value == "":
         return "-"
-    if isinstance(value, int | float) and form in {"bytes", "ratio", "seconds", "ago"}:
-        return _number(value, form)
+    if isinstance(value, int | float) and form in _FORMS:
+        return _FORMS[form](value)
     text = str(value)
+    if form == "id":
+        return text[:12]
     return f"{text[:19]}…" if form == "short" and len(text) > 24 else text
 
 
-def _number(value: float, form: str) -> str:
-    if form == "ratio":
-        return f"{value * 100:.1f} %"
-    if form == "bytes":
-        size, unit = float(value), 0
-        while size >= 1024 and unit < len(_UNITS) - 1:
-            size, unit = size / 1024, unit + 1
-        return f"{size:.1f} {_UNITS[unit]}" if unit else f"{int(size)} {_UNITS[0]}"
-    text = f"{value * 1000:.1f} ms" if value < 1 else f"{value:.1f} s"
-    return f"{value:.0f} s ago" if form == "ago" else text
+def _bytes(value: float) -> str:
+    size, unit = float(value), 0
+    while size >= 1024 and unit < len(_UNITS) - 1:
+        size, unit = size / 1024, unit + 1
+    return f"{size:.1f} {_UNITS[unit]}" if unit else f"{int(size)} {_UNITS[0]}"
 
 
-def _table(title: str, name: str, rows: Sequence[Mapping[str, Any]]) -> str:
-    columns = _COLUMNS[name]
-    heads = "".join(f'<th data-column="{column}" data-form="{form}">{head}</th>' for column, head, form in columns)
-    body = "".join(f"<tr>{''.join(_cell(row.get(column), form) for column, _, form in columns)}</tr>" for row in rows)
-    return (
-        f'<section><h2>{title} <span data-count="{name}">{len(rows)}</span></h2><div class="wide">'
-        f'<table data-list="{name}"><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table></div></section>'
+def _duration(value: float, *, whole: bool) -> str:
+    if value < 1 and not whole:
+        return f"{value * 1000:.1f} ms"
+    if value < 120:
+        return f"{value:.{0 if whole else 1}f} s"
+    if value < 7200:
+        return f"{int(value / 60)} min"
+    return f"{int(value / 3600)} h" if value < 172_800 else f"{int(value / 86_400)} days"
+
+
+# shares are cut, not rounded: 100 % is all of it
+_FORMS: Final[Mapping[str, Callable[[float], str]]] = {
+    "bytes": _bytes,
+    "rate": lambda value: f"{_bytes(value)}/s",
+    "ratio": lambda value: f"{int(value * 1000) / 10:.1f} %",
+    "bar": lambda value: f"{int(value * 100)} %",
+    "seconds": partial(_duration, whole=False),
+    "long": partial(_duration, whole=True),
+    "ago": lambda value: f"{_duration(value, whole=True)} ago",
+}
+
+
+def _derived(status: _Row, recent: Mapping[str, Sequence[_Row]]) -> dict[str, list[_Row]]:
+    """Return the rows of each list, with the columns that follow from others."""
+    own = status["node_id"]
+    addresses = {each["node_id"]: each["address"] for each in status["members"]}
+
+    def at(peers: str | None) -> str:
+        return ", ".join(addresses.get(peer, peer[:12]) for peer in peers.split(",")) if peers else ""
+
+    return {
+        "members": [
+            {**each, "heard": "this node" if each["node_id"] == own else each["last_seen_s"]}
+            for each in status["members"]
+        ],
+        "sources": list(recent["sources"]),
+        "transfers": [
+            {
+                **each,
+                "done": each["sent_bytes"] / each["size"] if each["size"] else 1,
+                "rate": each["sent_bytes"] / each["seconds"] if each["seconds"] else None,
+                "from": at(each["peer"]),
+            }
+            for each in status["transfers"]
+        ],
+        "requests": [
+            {
+                **each,
+                "image": _joined("/", each, "registry", "repository") if each.get("repository") else each.get("path"),
+                "answer": _joined(" ", each, "status", "outcome"),
+                "from": " ".join(part for part in (each.get("source"), at(each.get("peer"))) if part),
+            }
+            for each in recent["requests"]
+        ],
+    }
+
+
+def _joined(between: str, row: _Row, *names: str) -> str:
+    return between.join(str(row[name]) for name in names if row.get(name))
+
+
+def _numbers(status: _Row) -> str:
+    held, cache = status["held"], status["cache"]
+    numbers = [
+        ("hit_ratio", "of the requests for content answered from here or from a peer", status["hit_ratio"], "ratio"),
+        ("held.blobs", "blobs held", held["blobs"], ""),
+        ("held.tags", "tags held", held["tags"], ""),
+        ("held.bytes", "held", held["bytes"], "bytes"),
+    ]
+    if cache["max_bytes"]:
+        numbers.append(("cache.bytes", "in the cache", cache["bytes"], "bytes"))
+    return "".join(
+        f'<div><b data-field="{field}" data-form="{form}">{escape(shown(value, form))}</b><span>{name}</span></div>'
+        for field, name, value, form in numbers
     )
 
 
-def _cell(value: object, form: str) -> str:
+def _table(name: str, lists: Mapping[str, Sequence[_Row]]) -> str:
+    table, rows = _LISTS[name], lists[name]
+    heads = "".join(
+        f'<th data-column="{column}" data-form="{form}">{head}</th>' for column, head, form in table.columns
+    )
+    body = "".join(
+        f"<tr>{''.join(_cell(row.get(column), head, form) for column, head, form in table.columns)}</tr>"
+        for row in rows[: table.rows_max]
+    )
+    empty = f'<tr class="empty"><td colspan="{len(table.columns)}">{table.empty}</td></tr>'
+    return (
+        f'<section><h2>{table.title} <span data-count="{name}">{len(rows)}</span></h2><div class="wide">'
+        f'<table data-list="{name}" data-rows="{table.rows_max}" data-empty="{table.empty}">'
+        f"<thead><tr>{heads}</tr></thead><tbody>{body or empty}</tbody></table></div></section>"
+    )
+
+
+def _cell(value: object, head: str, form: str) -> str:
     text = shown(value, form)
-    whole = "" if value is None or form != "short" else f' title="{escape(str(value))}"'
-    return f"<td{whole}>{escape(text)}</td>"
+    cut = form in {"short", "id"} and text not in {"-", str(value)}
+    more = f' title="{escape(str(value))}"' if cut else ""
+    if form == "state" and (tone := _TONES.get(text.rpartition(" ")[2])):
+        more = f' class="{tone}"'
+    bar = f'<progress value="{value}"></progress>' if form == "bar" and isinstance(value, int | float) else ""
+    return f'<td data-head="{head}" data-form="{form}"{more}>{bar}{escape(text)}</td>'

@@ -43,7 +43,7 @@ class Web:
             "/api/v1/status": _of(facts.status),
             "/api/v1/members": _of(lambda: {"members": facts.members()}),
             "/api/v1/transfers": _of(lambda: {"transfers": facts.running()}),
-            "/api/v1/requests": _of(lambda: {"requests": facts.requests()}),
+            "/api/v1/requests": _of(lambda: _recent(facts)),
             "/api/v1/peers": _of(lambda: {"peers": facts.peers()}),
             "/api/v1/find": self._find,
             "/debug/tasks": self._tasks,
@@ -71,9 +71,8 @@ class Web:
             "router": str(identity.router_address),
             "zone": identity.zone or "-",
             "version": identity.version,
-            "up": f"{facts.uptime_s() / 3600:.1f} h",
         }
-        html = page.render(facts.status(), facts.requests(), about)
+        html = page.render(facts.status(), _recent(facts), about, facts.uptime_s())
         return _response(200, "text/html; charset=utf-8", html, page.POLICY)
 
     async def _metrics(self, request: Request) -> Response:
@@ -98,6 +97,10 @@ class Web:
 
     async def _tasks(self, request: Request) -> Response:  # noqa: ARG002  # every answer is asked the same way
         return _text(200, task_tree())
+
+
+def _recent(facts: Facts) -> dict[str, Any]:
+    return {"requests": facts.requests(), "sources": facts.sources()}
 
 
 def _of(fact: Callable[[], dict[str, Any]]) -> _Answer:

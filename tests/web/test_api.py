@@ -8,6 +8,7 @@ import trio
 from p2pmirror.oci import Digest
 from p2pmirror.resolve.protocol import Transfer
 from p2pmirror.routing.protocol import Member, Provider, key_of
+from p2pmirror.telemetry.metrics import Room
 from p2pmirror.web import Identity
 from p2pmirror.wire.address import Address
 from tests.web.setting import CLAIM, DIGEST, HERE, REGISTRY_THERE, TAG, THERE, Bench, Recorded
@@ -79,7 +80,25 @@ async def test_lists(bench):
     bench.recent = [Recorded({"method": "GET", "status": 200}, ended=98.5)]
     assert await json_of(bench, "/api/v1/members") == {"members": MEMBERS_JSON}
     assert await json_of(bench, "/api/v1/transfers") == {"transfers": [TRANSFER_JSON]}
-    assert await json_of(bench, "/api/v1/requests") == {"requests": [{"ago_s": 1.5, "method": "GET", "status": 200}]}
+    assert await json_of(bench, "/api/v1/requests") == {
+        "requests": [{"ago_s": 1.5, "method": "GET", "status": 200}],
+        "sources": [],
+    }
+
+
+async def test_sources(bench):
+    """Each source that answered: its share of the requests for content, and the bytes of content that it gave."""
+    bench.requests.child("blob", "peer", "ok").inc(3)
+    bench.requests.child("manifest", "none", "miss").inc(1)
+    bench.requests.child("manifest", "none", "refused").inc(5)
+    bench.requests.child("base", "store", "ok").inc(5)
+    sent = Room(bench.registry, "front").counter("bytes_total", "Bytes.", {"source": ("peer", "none")})
+    sent.child("peer").inc(1000)
+    sent.child("none").inc(90)
+    assert (await json_of(bench, "/api/v1/requests"))["sources"] == [
+        {"source": "peer", "meaning": "another node", "requests": 3, "share": 0.75, "bytes": 1000},
+        {"source": "none", "meaning": "nobody had it: 404", "requests": 1, "share": 0.25, "bytes": 0},
+    ]
 
 
 async def test_peers_is_a_bootstrap_list(bench):

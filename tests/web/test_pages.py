@@ -103,6 +103,31 @@ async def test_the_page_shows_the_facts():
     assert "not ready: no containerd; not joined" in Tags((await bench.ask("/")).body.decode()).texts
 
 
+async def test_lists_without_rows_say_so():
+    """A table that has nothing to show says what that means, and shows a peer by its address where that is known."""
+    bench = Bench()
+    texts = Tags((await bench.ask("/")).body.decode()).texts
+    assert "Nobody has asked for anything yet." in texts
+    bench.recent = [
+        Recorded({"source": "peer", "peer": f"{THERE.hex()},{'03' * 20}", "status": 200, "outcome": "ok"}),
+        Recorded({"source": "none", "path": "/v2/x", "status": 0, "outcome": "left"}),
+    ]
+    texts = Tags((await bench.ask("/")).body.decode()).texts
+    assert "Nobody has asked for anything yet." not in texts
+    for text in ("peer 10.0.0.2:29999, 030303030303", "200 ok", "/v2/x", "left"):
+        assert text in texts
+
+
+async def test_long_lists_are_cut():
+    """The page shows the last requests, and counts the others; the API has all of them."""
+    bench = Bench()
+    bench.recent = [Recorded({"path": f"/{number}"}) for number in range(page.REQUESTS_MAX + 1)]
+    texts = Tags((await bench.ask("/")).body.decode()).texts
+    assert f"/{page.REQUESTS_MAX - 1}" in texts
+    assert f"/{page.REQUESTS_MAX}" not in texts
+    assert str(page.REQUESTS_MAX + 1) in texts
+
+
 @pytest.mark.parametrize(
     ("value", "form", "text"),
     [
@@ -116,6 +141,16 @@ async def test_the_page_shows_the_facts():
         ("sha256:" + "a" * 64, "short", "sha256:aaaaaaaaaaaa…"),
         ("short", "short", "short"),
         ("text", "bytes", "text"),
+        ("", "", "-"),
+        ("ab" * 20, "id", "abababababab"),
+        (0.9999, "ratio", "99.9 %"),
+        (1.0, "bar", "100 %"),
+        (0.999, "bar", "99 %"),
+        (2048, "rate", "2.0 KiB/s"),
+        (0.4, "long", "0 s"),
+        (300, "ago", "5 min ago"),
+        (9000, "long", "2 h"),
+        (400_000, "long", "4 days"),
         (200, "", "200"),
     ],
 )
