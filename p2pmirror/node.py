@@ -96,12 +96,20 @@ class Node:
         Raises `BadSetting` when an address cannot be listened on or the data directory cannot be used. Cancellation
         ends everything at once.
         """
+        try:
+            async with AsyncExitStack() as closing:
+                await self._run(stop, closing, task_status)
+        except ExceptionGroup as group:
+            raise _sole(group) from None
+
+    async def _run(self, stop: trio.Event, closing: AsyncExitStack, task_status: trio.TaskStatus[Running]) -> None:
         config, seams = self._config, self._seams
         node_id = await load_node_id(config.data_dir, seams.files, seams.random)
-        async with AsyncExitStack() as closing, trio.open_nursery() as nursery:
-            registry = await _bound(closing, "registry_addr", config.registry_addr, seams.network.listen)
-            page = await _bound(closing, "observability_addr", config.observability_addr, seams.network.listen)
-            host = await self._advertised_host()
+        # Asking for names may take seconds; until then the ports refuse, upon which containerd goes elsewhere at once.
+        host = await self._advertised_host()
+        registry = await _bound(closing, "registry_addr", config.registry_addr, seams.network.listen)
+        page = await _bound(closing, "observability_addr", config.observability_addr, seams.network.listen)
+        async with trio.open_nursery() as nursery:
             router = self._router(node_id, Address(host, registry.address.port))
             await nursery.start(self._kept_up, "router", partial(self._route, router))
             assert router.address is not None, "the router has started, so it has a port"
@@ -112,9 +120,11 @@ class Node:
                 observability_address=page.address,
             )
             rooms = self._build(running, router)
+            closing.push_async_callback(rooms.client.aclose)
             await nursery.start(rooms.web.run, page)
             await nursery.start(self._kept_up, "store", self._store.run)
-            advertising = await nursery.start(self._advertise, router)
+            advertising = trio.CancelScope()
+            await nursery.start(self._advertise, router, advertising)
             await nursery.start(rooms.front.run, registry)
             task_status.started(running)
             await stop.wait()
@@ -190,19 +200,13 @@ class Node:
         )
         return _Rooms(router, client, _server(front.handle), _server(web.handle))
 
-    async def _advertise(self, router: DhtRouter, *, task_status: trio.TaskStatus[trio.CancelScope]) -> None:
-        with trio.CancelScope() as scope:
-            task_status.started(scope)
-            await self._kept_up(
-                "advertiser",
-                lambda *, task_status: advertise(
-                    self._store.inventory,
-                    router,
-                    self._config.filters,
-                    resolve_tags=self._config.resolve_tags,
-                    task_status=task_status,
-                ),
-            )
+    async def _advertise(
+        self, router: DhtRouter, scope: trio.CancelScope, *, task_status: trio.TaskStatus[None]
+    ) -> None:
+        config = self._config
+        saying = partial(advertise, self._store.inventory, router, config.filters, resolve_tags=config.resolve_tags)
+        with scope:
+            await self._kept_up("advertiser", saying, task_status=task_status)
 
     async def _stop(self, rooms: "_Rooms", advertising: trio.CancelScope) -> None:
         """Stop in order; see the module."""
@@ -212,7 +216,6 @@ class Node:
         with trio.move_on_after(LEAVE_S):
             await rooms.router.leave()
         await rooms.front.drain(deadline)
-        await rooms.client.aclose()
         await rooms.web.drain(trio.current_time())
 
     async def _kept_up(
@@ -269,6 +272,14 @@ class _Rooms:
     client: HttpClient
     front: HttpServer
     web: HttpServer
+
+
+def _sole(group: ExceptionGroup[Exception]) -> Exception:
+    """Return the one error that a group was made of; the group when there are several."""
+    error: Exception = group
+    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
 
 
 def _server(handler: Handler) -> HttpServer:

@@ -31,17 +31,21 @@ async def advertise(
     """Follow the inventory until cancelled; `started()` once what is held now has been said.
 
     The first change is said at once, those that follow are gathered for `ROUND_S_MIN`. Being cancelled withdraws
-    nothing: `Router.leave` does.
+    nothing: `Router.leave` does. A bug withdraws what was said, which nobody would take back otherwise, and is raised.
     """
     advertiser = Advertiser(router, filters, resolve_tags=resolve_tags)
-    version = inventory.version
-    advertiser.update(inventory)
-    task_status.started()
-    while True:
-        await inventory.changed(version)
+    try:
         version = inventory.version
         advertiser.update(inventory)
-        await trio.sleep(ROUND_S_MIN)
+        task_status.started()
+        while True:
+            await inventory.changed(version)
+            version = inventory.version
+            advertiser.update(inventory)
+            await trio.sleep(ROUND_S_MIN)
+    except Exception:
+        advertiser.take_back()
+        raise
 
 
 class Advertiser:
@@ -64,6 +68,11 @@ class Advertiser:
         if changed:
             self._router.advertise(changed)
         self._said = wanted
+
+    def take_back(self) -> None:
+        """Withdraw everything that was said."""
+        self._router.withdraw([key for key, _ in self._said.values()])
+        self._said = {}
 
     def _wanted(self, inventory: Inventory) -> dict[Digest | TagName, tuple[Key, Offer]]:
         passes = self._verdicts()

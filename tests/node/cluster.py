@@ -161,13 +161,17 @@ class Cluster:
 
     async def end(self) -> None:
         """Stop every node in order and close the client."""
-        await self._client.aclose()
+        await self.close_client()
         for member in self.members:
             member.stop.set()
         for member in self.members:
             if member.running is not None:
                 with trio.fail_after(30):
                     await member.ended.wait()
+
+    async def close_client(self) -> None:
+        """Close the connections that the client keeps."""
+        await self._client.aclose()
 
     # --- questions ---
 
