@@ -10,6 +10,7 @@ from p2pmirror.errors import NotHere, PeerMisbehaved, Unreachable
 from p2pmirror.oci import Digest
 from p2pmirror.peers.protocol import Answer, Peers, Question
 from p2pmirror.peers.scores import Scores
+from p2pmirror.resolve.patience import Patience
 from p2pmirror.resolve.plan import Plan
 from p2pmirror.resolve.want import Trail
 from p2pmirror.routing.protocol import Provider, Router, key_of
@@ -111,8 +112,9 @@ class _Race:
         self._check = check
         self._without = without
         self._wake = trio.Event()
+        self._clock = Patience()
         self._plan = Plan(
-            now=trio.current_time(),
+            now=self._clock.now(),
             asks_max=sources.options.asks_max,
             dial_gap_s=DIAL_GAP_S,
             first_provider_s=sources.options.first_provider_s,
@@ -139,13 +141,12 @@ class _Race:
 
     async def steer(self, nursery: trio.Nursery) -> None:
         """Start asks when the plan says so, until one has won or the race is lost."""
-        while self.won is None and not self._plan.lost(trio.current_time()):
-            provider = self._plan.next_ask(trio.current_time())
+        while self.won is None and not self._plan.lost(self._clock.now()):
+            provider = self._plan.next_ask(self._clock.now())
             if provider is not None:
                 nursery.start_soon(self._ask, provider)
                 continue
-            with trio.move_on_at(self._plan.wakes_at()):
-                await self._wake.wait()
+            await self._clock.wait(self._wake, self._plan.wakes_at())
             self._wake = trio.Event()
 
     async def _ask(self, provider: Provider) -> None:
@@ -158,13 +159,13 @@ class _Race:
                 answer.close()
                 raise
         except NotHere:
-            self._plan.failed(provider, trio.current_time())
+            self._plan.failed(provider, self._clock.now())
         except Unreachable:
             self._sources.broke(provider)
-            self._plan.failed(provider, trio.current_time())
+            self._plan.failed(provider, self._clock.now())
         except PeerMisbehaved:
             self._sources.misbehaved(provider, self._digest)
-            self._plan.failed(provider, trio.current_time())
+            self._plan.failed(provider, self._clock.now())
         else:
             if self.won is None:
                 self.won = Won(provider, answer)

@@ -10,6 +10,7 @@ import trio
 
 from p2pmirror.errors import NotHere
 from p2pmirror.oci import Digest
+from p2pmirror.resolve.patience import Patience
 from p2pmirror.resolve.want import Want
 from p2pmirror.routing.protocol import Router, TagClaim, key_of
 from p2pmirror.store.protocol import Inventory
@@ -54,10 +55,22 @@ class Tags:
     async def _of_peers(self, want: Want) -> list[TagClaim]:
         """Collect claims until the lookup ends, or a short while after the first one came."""
         claims: list[TagClaim] = []
-        with trio.move_on_after(self._first_claim_s) as patience:
+        first, enough = trio.Event(), trio.Event()
+
+        async def collect() -> None:
             async with self._router.find(key_of(want.tag_name)) as providers:
                 async for provider in providers:
                     if provider.tag is not None:
                         claims.append(provider.tag)
-                        patience.deadline = min(patience.deadline, trio.current_time() + SETTLE_S)
+                        first.set()
+            first.set()
+            enough.set()
+
+        clock = Patience()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(collect)
+            await clock.wait(first, clock.now() + self._first_claim_s)
+            if claims:
+                await clock.wait(enough, clock.now() + SETTLE_S)
+            nursery.cancel_scope.cancel()
         return claims

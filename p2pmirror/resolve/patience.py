@@ -1,0 +1,34 @@
+"""Waiting by a clock that stands still while this process does not run.
+
+A CPU quota, a busy machine or a long step freezes a process for tens of milliseconds. What arrived meanwhile lies
+unread in the sockets while every short deadline has passed: a lookup that was answered in time would be taken for a
+miss. So time in which this process came late does not count, within limits; what arrived is read first.
+"""
+
+import trio
+
+SLICE_S = 0.005  # how finely lateness is noticed: a miss of 30 ms wakes six times
+LATE_S = 0.002  # what a timer is late by on a loop at work, without any freeze
+LOST_S_MAX = 0.5  # given back in all: beyond it the machine is too slow for anybody to be helped by waiting
+
+
+class Patience:
+    """A clock in seconds for one short piece of work; begins at trio's time."""
+
+    def __init__(self) -> None:
+        """Begin with nothing lost."""
+        self._lost_s = 0.0
+
+    def now(self) -> float:
+        """Return the time without what was lost."""
+        return trio.current_time() - self._lost_s
+
+    async def wait(self, event: trio.Event, until: float) -> None:
+        """Wait for the event, at most until this clock shows `until`. Cancellation leaves nothing behind."""
+        while not event.is_set() and self.now() < until:
+            intended = min(until + self._lost_s, trio.current_time() + SLICE_S)
+            with trio.move_on_at(intended):
+                await event.wait()
+            late_s = trio.current_time() - intended
+            if late_s > LATE_S:
+                self._lost_s = min(LOST_S_MAX, self._lost_s + late_s)
