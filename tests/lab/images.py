@@ -56,6 +56,11 @@ class Image:
         """Bytes that a node of this architecture pulls."""
         return sum(self.sizes[digest] for digest in self.here)
 
+    @property
+    def blob_bytes(self) -> int:
+        """Bytes of config and layers: what is pulled as blobs, not as manifests."""
+        return sum(self.sizes[digest] for digest in {self.config, *self.layers})
+
     def name(self, registry: str) -> str:
         """Return the image's name by tag."""
         return f"{registry}/{self.repository}:{self.tag}"
