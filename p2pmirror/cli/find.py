@@ -7,7 +7,7 @@ from typing import Any, Final
 import click
 
 from p2pmirror.cli.asking import agent_option, ask, json_option, plain
-from p2pmirror.cli.text import duration, table
+from p2pmirror.cli.text import counted, duration, table
 from p2pmirror.oci import Digest, Invalid, Reference
 
 _EXAMPLE: Final = """\b
@@ -49,17 +49,23 @@ def question(what: str) -> dict[str, str]:
 def describe(answer: dict[str, Any]) -> list[str]:
     """Return the lines that people read."""
     providers = answer["providers"]
-    others = "1 other node has it" if len(providers) == 1 else f"{len(providers) or 'no'} other nodes have it"
-    here = "has it" if answer["held"] else "has it not"
     lines = [
-        f"{plain(answer['subject'])}",
-        f"{others}, the agent that was asked {here}; the answer took {duration(answer['seconds'])}",
+        plain(answer["subject"]),
+        f"{_who(len(providers), held=answer['held'])}; the answer took {duration(answer['seconds'])}",
     ]
     if not providers:
         return lines
     claims = any(each.get("claim") for each in providers)
     head = ("NODE", "ADDRESS", "ZONE", "HAS", *(("TAG STANDS FOR",) if claims else ()))
     return lines + table(head, [_row(each, claims=claims) for each in providers])
+
+
+def _who(others: int, *, held: bool) -> str:
+    """Say who has it, seen from the agent that was asked."""
+    if not others:
+        return "only the agent that was asked has it" if held else "nobody has it"
+    nodes = f"{counted(others, 'other node')} {'has' if others == 1 else 'have'} it"
+    return f"{nodes}, and so does the agent that was asked" if held else f"{nodes}, the agent that was asked does not"
 
 
 def _row(provider: dict[str, Any], *, claims: bool) -> tuple[str, ...]:

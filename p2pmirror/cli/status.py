@@ -6,7 +6,7 @@ from typing import Any, Final
 import click
 
 from p2pmirror.cli.asking import agent_option, ask, json_option, plain
-from p2pmirror.cli.text import duration, short_digest, size, table
+from p2pmirror.cli.text import counted, duration, share, short_digest, size, table
 
 _EXAMPLE: Final = """\b
 Example:
@@ -33,13 +33,26 @@ def describe(status: dict[str, Any]) -> list[str]:
     lines = [
         f"node       {plain(status['node_id'])}, p2pmirror {plain(status['version'])}",
         f"ready      {'yes' if status['ready'] else 'no: ' + plain('; '.join(status['reasons']))}",
-        f"held       {held['blobs']} blobs, {held['tags']} tags, {size(held['bytes'])}",
+        f"held       {_held(held)}",
     ]
     if cache := status.get("cache"):
         lines.append(f"cache      {_cache(cache)}")
-    if status.get("hit_ratio") is not None:
-        lines.append(f"hit ratio  {status['hit_ratio']:.0%} of the requests were answered from here or from a peer")
-    return lines + _members(status["members"], status["node_id"]) + _transfers(status["transfers"])
+    lines.append(f"hit ratio  {_hit_ratio(status.get('hit_ratio'))}")
+    return lines + _members(status["members"], status["node_id"]) + _transfers(status["transfers"], status["members"])
+
+
+def _held(held: dict[str, Any]) -> str:
+    if not held["blobs"]:
+        return "nothing"
+    return f"{counted(held['blobs'], 'blob')}, {counted(held['tags'], 'tag')}, {size(held['bytes'])}"
+
+
+def _hit_ratio(ratio: float | None) -> str:
+    if ratio is None:
+        return "no request for an image yet"
+    if not ratio:
+        return "0%: no peer had what was asked for, nor did this node"
+    return f"{share(ratio)} of the requests for images were answered from here or from a peer"
 
 
 def _cache(cache: dict[str, Any]) -> str:
@@ -59,21 +72,24 @@ def _members(members: list[dict[str, Any]], own: str) -> list[str]:
         )
         for each in members
     ]
-    return ["", f"{len(rows)} members", *table(("NODE", "ADDRESS", "ZONE", "STATE", "LAST SEEN"), rows)]
+    return ["", counted(len(rows), "member"), *table(("NODE", "ADDRESS", "ZONE", "STATE", "LAST SEEN"), rows)]
 
 
-def _transfers(transfers: list[dict[str, Any]]) -> list[str]:
+def _transfers(transfers: list[dict[str, Any]], members: list[dict[str, Any]]) -> list[str]:
     if not transfers:
-        return ["", "no transfers"]
+        return ["", "no running transfers"]
+    addresses = {each["node_id"]: each["address"] for each in members}
     rows = [
         (
             short_digest(each["digest"]),
             each["name"],
+            share(each["sent_bytes"] / each["size"] if each["size"] else 1),
             f"{size(each['sent_bytes'])} of {size(each['size'])}",
-            (each["peer"] or "-")[:12],
+            addresses.get(each["peer"]) or (each["peer"] or "-")[:12],
             each["resumes"],
             duration(each["seconds"]),
         )
         for each in transfers
     ]
-    return ["", f"{len(rows)} transfers", *table(("DIGEST", "NAME", "SENT", "FROM", "RESUMES", "SINCE"), rows)]
+    head = ("DIGEST", "NAME", "DONE", "SENT", "FROM", "RESUMES", "FOR")
+    return ["", counted(len(rows), "running transfer"), *table(head, rows)]

@@ -23,6 +23,18 @@ def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
     return [line(head), *(line(row) for row in cells)]
 
 
+def counted(count: int, noun: str) -> str:
+    """Write a number of things, as in `1 tag`, `12 tags`, `no tags`."""
+    return f"{count or 'no'} {noun}{'' if count == 1 else 's'}"
+
+
+def share(ratio: float) -> str:
+    """Write a part of a whole, as in `83%`; only all of it is `100%`, and only nothing is `0%`."""
+    if 0 < ratio < 0.01:
+        return "less than 1%"
+    return f"{int(ratio * 100 + 1e-9)}%"  # cut, not rounded; 0.29 * 100 is a little less than 29
+
+
 def size(count: float) -> str:
     """Write bytes with three digits and a unit, as in `1.25 GiB`."""
     power = 0

@@ -64,7 +64,7 @@ def test_status_tells_what_the_agent_said():
         "this node",
         "suspect",
         "3.2 s ago",
-        "32.0 MiB of 64.0 MiB",
+        "50%   32.0 MiB of 64.0 MiB  10.0.0.2:29999",
     ):
         assert shown in result.output, shown
 
@@ -76,6 +76,24 @@ def test_status_says_why_an_agent_is_not_ready():
         result = run("status", "--agent", url)
     assert result.exit_code == 0
     assert "no: containerd is absent" in result.output
+
+
+@pytest.mark.parametrize(
+    ("ratio", "said"),
+    [
+        (None, "no request for an image yet"),
+        (0.0, "0%: no peer had what was asked for, nor did this node"),
+        (0.999, "99% of the requests for images were answered from here or from a peer"),
+    ],
+)
+def test_status_tells_a_quiet_agent_from_one_that_could_not_help(ratio, said):
+    """No request, none that was answered, and nearly all of them answered are told apart; so is holding nothing."""
+    held = {"blobs": 0, "tags": 0, "bytes": 0}
+    with answering((200, {**STATUS, "hit_ratio": ratio, "held": held, "transfers": []})) as (url, _):
+        output = run("status", "--agent", url).output
+    assert f"hit ratio  {said}\n" in output
+    assert "held       nothing\n" in output
+    assert "no running transfers" in output
 
 
 @pytest.mark.parametrize(("command", "answer"), [(["status"], STATUS), (["find", DIGEST], FOUND)])
@@ -120,7 +138,9 @@ def test_find_shows_what_a_tag_stands_for():
 def test_find_without_holders_fails():
     """Nobody has it: exit code 1, with the same JSON as ever."""
     with answering(*[(200, {**FOUND, "providers": []})] * 2) as (url, _):
-        assert run("find", DIGEST, "--agent", url).exit_code == 1
+        told = run("find", DIGEST, "--agent", url)
+        assert told.exit_code == 1
+        assert "nobody has it; the answer took" in told.output
         result = run("find", DIGEST, "--agent", url, "--json")
     assert result.exit_code == 1
     assert json.loads(result.stdout)["providers"] == []
@@ -131,7 +151,7 @@ def test_find_succeeds_when_only_the_asked_agent_has_it():
     with answering((200, {**FOUND, "providers": [], "held": True})) as (url, _):
         result = run("find", DIGEST, "--agent", url)
     assert result.exit_code == 0
-    assert "no other nodes have it, the agent that was asked has it" in result.output
+    assert "only the agent that was asked has it" in result.output
 
 
 @pytest.mark.parametrize("what", ["sha256:zz", "a:b:c", "", "UPPER/CASE//x"])

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from p2pmirror.cli.demo import describe
 from p2pmirror.cli.progress import Progress, bar, brief
-from p2pmirror.cli.text import duration, short_digest, size, table
+from p2pmirror.cli.text import counted, duration, share, short_digest, size, table
 from p2pmirror.demo import NodeView, Report
 from p2pmirror.demo.report import NodeReport
 
@@ -33,6 +33,23 @@ def test_no_size_is_wide(count):
 def test_durations_are_said_as_people_say_them():
     """Milliseconds below a second, then seconds, minutes, hours."""
     assert [duration(s) for s in (0.0021, 0.9999, 3.25, 180, 9000)] == ["2.1 ms", "1 s", "3.25 s", "3 min", "2.5 h"]
+
+
+def test_shares_are_not_rounded_up_to_all():
+    """Only the whole is 100%, only nothing is 0%, and no share loses a percent to floating point."""
+    assert [share(part) for part in (0, 0.004, 0.29, 0.5, 0.999, 1)] == [
+        "0%",
+        "less than 1%",
+        "29%",
+        "50%",
+        "99%",
+        "100%",
+    ]
+
+
+def test_things_are_counted_as_people_count():
+    """One thing is singular, none is `no`."""
+    assert [counted(count, "tag") for count in (0, 1, 2)] == ["no tags", "1 tag", "2 tags"]
 
 
 def test_tables_are_aligned():
