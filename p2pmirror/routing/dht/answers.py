@@ -43,6 +43,7 @@ from p2pmirror.wire.identity import NodeId
 
 CONTACTS_PER_ANSWER = 20  # k of the paper
 CONTACTS_PER_PROVIDERS = 10  # records need the room: the key's 8 holders, and two in place of dead ones
+CONTACTS_WITH_RECORDS = 3  # beside records: the lookup needs two holders more, whom it mostly knows
 FLUSH_S = 0.001  # providers that answered their ping within this go out together
 
 
@@ -96,7 +97,7 @@ class Answers:
         records = self._view.records.find(key, zone, now, self._view.random, but=sender)
         fresh = [record for record in records if self._view.may_hand_out(record.node_id, now)]
         stale = [record for record in records if record not in fresh] if len(fresh) < len(records) else []
-        closer = self._view.contacts(key, CONTACTS_PER_PROVIDERS, but=sender)
+        closer = self._view.contacts(key, CONTACTS_WITH_RECORDS if fresh else CONTACTS_PER_PROVIDERS, but=sender)
         if stale:
             self._nursery.start_soon(self._providers_later, request, source, stale)
         return Providers(not stale, tuple(self._found(record, now) for record in fresh), closer)

@@ -21,6 +21,7 @@ PERIOD_S = 1.0  # one member is pinged each period: SWIM's T'
 PROBE_S = 0.5  # half a period: the other half is for asking through others
 CHECK_S = 0.050  # a holder's ping before it hands a provider out: a pull waits 30 ms, its next attempt finds the result
 MEET_S = 1.0  # a stranger's first answer: two round trips, also to another continent
+LATE_S = 0.25  # this node itself was frozen (a CPU quota, a busy host) so long: nobody else is to blame
 KNOCK_PERIODS = 10  # periods between two pings at members that are gone
 PINGS_AT_ONCE = 64  # pings under way for strangers; each costs two datagrams
 
@@ -37,6 +38,7 @@ class Liveness:
         self._wake = trio.Event()
         self._limiter = trio.CapacityLimiter(PINGS_AT_ONCE)
         self._accused: set[NodeId] = set()
+        self._late_at = -1.0  # when this node's own loop last came late
         view.on_to_ping = self._wake_up
 
     async def ping(self, address: Address, *, limit_s: float, expected: NodeId | None = None) -> NodeId:
@@ -84,6 +86,9 @@ class Liveness:
             while True:
                 due = max(due + PERIOD_S, trio.current_time())
                 await trio.sleep_until(due)
+                if trio.current_time() > due + LATE_S:
+                    self._late_at = trio.current_time()
+                    continue
                 period += 1
                 self._view.tick(due)
                 self._count()
@@ -94,12 +99,13 @@ class Liveness:
 
     async def _probe(self, known: Known) -> None:
         node_id = NodeId(known.info.node_id)
+        begun = trio.current_time()
         try:
             await self.ping(known.router, limit_s=PROBE_S, expected=node_id)
         except Unreachable:
             self._view.members.doubt(node_id)
             self._view.silent(node_id)
-            if not await self._is_reached_by_others(known):
+            if not await self._is_reached_by_others(known) and self._late_at < begun:
                 self._view.suspect(node_id, trio.current_time())
 
     async def _is_reached_by_others(self, known: Known) -> bool:

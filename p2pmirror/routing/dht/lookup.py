@@ -76,7 +76,9 @@ class Lookup:
         if self.ended(now):
             return []
         window = self._window(now)
-        places = ALPHA - sum(_takes_a_place(each, now) for each in self._ordered)
+        busy = sum(_takes_a_place(each, now) for each in self._ordered)
+        found = sum(each.found for each in self._ordered)
+        places = (min(ALPHA, QUORUM - found) if found else ALPHA) - busy  # records found: ask no more than are missing
         return [each.node_id for each in window if each.state is _State.NEW][: max(0, places)]
 
     def asked(self, node_id: NodeId, soft_deadline: float) -> None:

@@ -44,6 +44,8 @@ ADDRESSES_REMEMBERED_MAX = 16_384  # addresses with a round-trip time and a cook
 SMOOTHING = 0.125  # weight of the newest round trip: TCP's value (RFC 6298, section 2)
 PENDING_MAX = 4096  # questions without an answer: a publishing round has some hundreds under way
 
+FIRST_REPEAT_FRACTION = 1 / 8  # of a question's limit: three repeats; more would drown a busy node in its own echo
+
 OnAnswer = Callable[[AnyAnswer], None]
 
 
@@ -118,7 +120,7 @@ class Rpc:
             arrived.set()
 
         asked = self.begin(to, question, answered, expected=expected, news=news)
-        pause = self.soft_s(to)
+        pause = max(self.soft_s(to), limit_s * FIRST_REPEAT_FRACTION)
         try:
             with trio.move_on_after(limit_s):
                 while not answers:
@@ -126,6 +128,8 @@ class Rpc:
                     with trio.move_on_after(pause):
                         await arrived.wait()
                     pause *= 2
+            if not answers:
+                await trio.lowlevel.checkpoint()  # a process that was frozen finds the answer in its socket only now
         finally:
             self.end(asked)
         if not answers:

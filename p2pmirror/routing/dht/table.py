@@ -9,7 +9,6 @@ What is mended in kademlia 2.2.3: neighbours in the order they are met instead o
 their border, a clock and pings inside the table. Follows the Kademlia paper, sections 2.2 to 2.4 and 4.2.
 """
 
-import heapq
 from itertools import chain
 from typing import NewType, cast
 
@@ -143,10 +142,10 @@ class Table(RoutingTable):  # type: ignore[misc]  # kademlia has no types
         wanted = int.from_bytes(target, "big")
         found: list[TableContact] = []
         for bucket in sorted(self.buckets, key=lambda bucket: _nearest(bucket, wanted)):
-            found += heapq.nsmallest(count - len(found), bucket.nodes.values(), key=lambda node: node.long_id ^ wanted)
-            if len(found) == count:
+            found += sorted(bucket.nodes.values(), key=lambda node: node.long_id ^ wanted)  # faster than a heap here
+            if len(found) >= count:
                 break
-        return found
+        return found[:count]
 
     def contacts(self) -> list[TableContact]:
         """Return everybody, in no order."""

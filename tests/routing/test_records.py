@@ -1,0 +1,156 @@
+"""The last word of each provider counts, until it ends, and nobody can fill a holder without limit."""
+
+from random import Random
+from typing import Any
+
+import pytest
+
+from p2pmirror.routing.dht import records as room
+from p2pmirror.routing.dht.codec import COMPLETE, PARTIAL, RECORDS_MAX, WITHDRAWN, Claim, Entry
+from p2pmirror.routing.dht.records import Records
+from p2pmirror.wire.address import Address
+from p2pmirror.wire.identity import NodeId
+from tests.routing.conformance import claim, key
+
+ADDRESSES = Address("10.0.0.1", 29998), Address("10.0.0.1", 29999)
+NOBODY = NodeId(b"\xff" * 20)
+
+
+def node(number: int) -> NodeId:
+    return NodeId(number.to_bytes(20, "big"))
+
+
+def put(
+    records: Records,
+    number: int,
+    *entries: Entry,
+    boot: bytes = b"b" * 8,
+    now: float = 0.0,
+    ttl_s: float = 600,
+    zone: str = "",
+) -> int:
+    return records.store(node(number), boot, ADDRESSES, zone, entries, ttl_s=ttl_s, now=now)
+
+
+def found(records: Records, number: int = 1, *, now: float = 0.0, zone: str = "", but: NodeId = NOBODY) -> list[NodeId]:
+    return [record.node_id for record in records.find(key(number), zone, now, Random(1), but=but)]
+
+
+def entry(sequence: int, state: int = COMPLETE, number: int = 1, **more: Any) -> Entry:
+    return Entry(key(number), sequence, state, **more)
+
+
+def test_many_providers_of_one_key() -> None:
+    """Each provider has its own record; the asker is left out."""
+    records = Records()
+    for number in range(3):
+        assert put(records, number, entry(1)) == 1
+    assert sorted(found(records)) == [node(0), node(1), node(2)]
+    assert node(1) not in found(records, but=node(1))
+    assert found(records, 2) == []
+    assert len(records) == 3
+
+
+def test_the_higher_sequence_wins_whatever_comes_late() -> None:
+    """An older statement changes nothing, also not after a withdrawal; the same one again renews."""
+    records = Records()
+    put(records, 1, entry(5, PARTIAL))
+    put(records, 1, entry(4, COMPLETE))
+    assert records.find(key(1), "", 0, Random(1), but=NOBODY)[0].state == PARTIAL
+    put(records, 1, entry(5, PARTIAL), now=500)
+    assert found(records, now=700) == [node(1)]
+    put(records, 1, entry(6, WITHDRAWN), now=700)
+    put(records, 1, entry(5, PARTIAL), now=701)
+    assert found(records, now=701) == []
+    put(records, 1, entry(7), now=702)
+    assert found(records, now=702) == [node(1)]
+
+
+def test_a_withdrawal_is_remembered_for_a_minute_at_least() -> None:
+    """A tombstone that came with a short time to live still stops what it overtook."""
+    records = Records()
+    put(records, 1, entry(6, WITHDRAWN), ttl_s=1)
+    records.expire(59)
+    put(records, 1, entry(5), now=59)
+    assert found(records, now=59) == []
+    records.expire(61)
+    assert len(records) == 0
+    assert records.source(node(1)) is None
+
+
+def test_records_end_at_their_deadline() -> None:
+    """A record is neither handed out nor kept after its time; a renewed one is."""
+    records = Records()
+    put(records, 1, entry(1), entry(1, number=2), ttl_s=10)
+    put(records, 1, entry(1, number=2), now=5, ttl_s=10)
+    assert found(records, now=10) == []
+    assert records.expire(10) == 1
+    assert found(records, 2, now=14) == [node(1)]
+    assert records.expire(15) == 1
+    assert records.expire(99) == 0
+
+
+def test_what_a_dead_node_said_is_dropped_at_once() -> None:
+    """Dropping forgets one provider's records, and nobody else's; what was queued to end does no harm."""
+    records = Records()
+    put(records, 1, entry(1), entry(1, number=2))
+    put(records, 2, entry(1))
+    assert records.drop(node(1)) == 2
+    assert records.drop(node(1)) == 0
+    assert found(records) == [node(2)]
+    assert records.expire(600) == 1
+
+
+def test_another_boot_begins_anew() -> None:
+    """A node that restarted provides only what it has said since, even under lower sequence numbers."""
+    records = Records()
+    put(records, 1, entry(50), entry(51, number=2))
+    put(records, 1, entry(1), boot=b"c" * 8)
+    assert found(records) == [node(1)]
+    assert found(records, 2) == []
+
+
+def test_a_sample_of_sixteen_the_same_zone_first() -> None:
+    """A hot key gives a random sample; providers of the asker's zone come first."""
+    records = Records()
+    for number in range(40):
+        put(records, number, entry(1), zone="near" if number < 3 else "far")
+    sample = found(records, zone="near")
+    assert len(sample) == RECORDS_MAX
+    assert set(sample[:3]) == {node(0), node(1), node(2)}
+
+
+def test_tags_are_kept_with_the_moment_they_were_said() -> None:
+    """A claim comes back as it was said."""
+    records = Records()
+    put(records, 1, entry(1, tag=Claim.of(claim(1))), now=7)
+    (record,) = records.find(key(1), "", 8, Random(1), but=NOBODY)
+    assert (record.tag, record.said_at) == (claim(1), 7)
+
+
+@pytest.mark.parametrize("limit", ["RECORDS_HELD_MAX", "PER_KEY_MAX", "PER_PROVIDER_MAX"])
+def test_limits(monkeypatch: Any, limit: str) -> None:
+    """Beyond each limit new records are refused, and held ones are still changed."""
+    monkeypatch.setattr(room, limit, 2)
+    records = Records()
+    taken = [
+        put(
+            records,
+            0 if limit == "PER_PROVIDER_MAX" else number,
+            entry(1, number=1 if limit == "PER_KEY_MAX" else number),
+        )
+        for number in range(3)
+    ]
+    assert taken == [1, 1, 0]
+    assert len(records) == 2
+
+
+def test_flapping_does_not_grow_the_queue_of_ends() -> None:
+    """A provider that is dropped and comes back without end leaves a bounded queue."""
+    records = Records()
+    for _ in range(3 * room.STALE_ENDS_MAX):
+        put(records, 1, entry(1))
+        records.drop(node(1))
+    assert len(records._ends) <= room.STALE_ENDS_MAX + 3
+    put(records, 1, entry(1))
+    assert records.expire(600) == 1
