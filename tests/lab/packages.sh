@@ -1,5 +1,6 @@
 #!/bin/sh
-# Installs what the lab needs (tests/lab/needs.py) on Debian or Ubuntu, as root; does nothing where all of it is there.
+# Installs what the lab (tests/lab/needs.py) and the tests of the status page (tests/web/chromium.py) need on Debian or
+# Ubuntu, as root; does nothing where all of it is there.
 #
 # Only packages whose commands are missing are asked for: an engine from elsewhere that brings its own containerd is left
 # as it is, and no service that runs is restarted. Debian starts the services of what it installs; the lab starts its
@@ -21,10 +22,12 @@ need nsenter util-linux
 need setpriv util-linux
 need nginx nginx-light
 need ps procps
+# the tests of the status page; Ubuntu has it as a snap only, which a container cannot install
+grep -qs '^ID=debian$' /etc/os-release && need "${CHROMIUM:-chromium}" chromium
 [ -n "$lacking" ] || exit 0
 
 if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null 2>&1; then
-  echo "the lab needs$lacking: install them (this script does so as root on Debian and Ubuntu)" >&2
+  echo "the tests need$lacking: install them (this script does so as root on Debian and Ubuntu)" >&2
   exit 1
 fi
 

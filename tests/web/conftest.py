@@ -1,8 +1,26 @@
-"""The fixture of the web's tests."""
+"""The web's tests: their fixture, and whether there is a browser for those that need one."""
+
+import os
 
 import pytest
 
+from tests.web.chromium import executable
 from tests.web.setting import Bench
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the marker of this folder."""
+    config.addinivalue_line("markers", "browser: needs a real Chromium (Debian's package chromium)")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Leave the group `browser` out by name where there is no browser; in CI it fails instead."""
+    if item.get_closest_marker("browser") and executable() is None:
+        reason = "left out: browser (needs chromium)"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason, pytrace=False)
+        pytest.skip(reason)
 
 
 @pytest.fixture
