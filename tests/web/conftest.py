@@ -8,11 +8,6 @@ from tests.web.chromium import executable
 from tests.web.setting import Bench
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """Register the marker of this folder."""
-    config.addinivalue_line("markers", "browser: needs a real Chromium (Debian's package chromium)")
-
-
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Leave the group `browser` out by name where there is no browser; in CI it fails instead."""
