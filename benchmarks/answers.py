@@ -83,7 +83,7 @@ def miss(stage: Stage) -> list[Row]:
 
 
 def _from_peer(stage: Stage, images: Sequence[Image]) -> tuple[list[float], int, int]:
-    """Return the right answers a second of each turn; of all turns, how many answers were wrong and how many all are."""
+    """Return the right answers a second of each turn; and of all turns the wrong answers and all answers."""
     pair = stage.pair
     pin([pair.holder_process.pid, pair.relay_process.pid], None)
     targets = [image.target(image.digest, ns=False) for image in images]
