@@ -30,6 +30,12 @@ Every setting is a flag, an environment variable (P2PMIRROR_ and its name in cap
 Example:
   p2pmirror agent --bootstrap dns:p2pmirror-router.kube-system.svc --data-dir /var/lib/p2pmirror
   p2pmirror agent --store oci-layout:/srv/images --bootstrap static:10.0.0.7:29998
+
+\b
+Exit codes:
+  0  stopped in order; what was not finished within --shutdown-grace was cut
+  1  cut short by a second signal, or broken by a bug
+  2  a setting that cannot be
 """
 
 
@@ -45,22 +51,28 @@ def _flags(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("--config", "file", metavar="FILE", type=click.Path(path_type=Path), help="a settings file in TOML")
 @_flags
 def command(file: Path | None, **flags: str | None) -> None:
-    """Run this node's agent: answer containerd and peers, until SIGTERM or SIGINT. A second signal ends it at once."""
+    """Run this node's agent: answer containerd and peers.
+
+    SIGTERM or SIGINT stops it in order: it is not ready, peers forget it, running responses are finished within
+    --shutdown-grace. A second signal ends it at once.
+    """
     try:
         config = load(os.environ, {key: text for key, text in flags.items() if text is not None}, file)
     except BadSetting as error:
         _refuse(error)
     logs.setup(config.log_level, config.log_format)
     try:
-        trio.run(_run, config)
+        in_order = trio.run(_run, config)
     except BaseExceptionGroup as group:
         wrong = group.subgroup(BadSetting)
         if wrong is None:
             raise
         _refuse(_first(wrong))
+    sys.exit(0 if in_order else 1)
 
 
-async def _run(config: Config) -> None:
+async def _run(config: Config) -> bool:
+    """Run until a signal; return whether nothing was cut short by a second one."""
     seams = Seams(
         network=HostNetwork(),
         files=HostFiles(),
@@ -68,24 +80,36 @@ async def _run(config: Config) -> None:
         hashing=hashing_in_threads(),
         registry=new_registry(VERSION),
     )
-    node, stop = Node(config, seams), trio.Event()
+    node, signals = Node(config, seams), _Signals()
     async with trio.open_nursery() as nursery:
-        await nursery.start(_obey_signals, stop, nursery.cancel_scope)
+        await nursery.start(signals.obey, nursery.cancel_scope)
         async with trio.open_nursery() as inner:
-            _say_where(await inner.start(node.run, stop), config)
-        _say("agent.stopped")
+            running = await inner.start(node.run, signals.stop)
+            signals.has_started = True
+            _say_where(running, config)
         nursery.cancel_scope.cancel()
+    _say("agent.stopped", at_once=signals.cut_short)
+    return not signals.cut_short
 
 
-async def _obey_signals(stop: trio.Event, everything: trio.CancelScope, *, task_status: trio.TaskStatus[None]) -> None:
-    """Set `stop` at the first signal, cancel everything at the second."""
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        task_status.started()
-        async for number in signals:
-            _say("agent.stopping", signal=signal.Signals(number).name, at_once=stop.is_set())
-            if stop.is_set():
-                everything.cancel()
-            stop.set()
+class _Signals:
+    """What SIGTERM and SIGINT have asked for so far."""
+
+    def __init__(self) -> None:
+        self.stop = trio.Event()
+        self.has_started = False
+        self.cut_short = False
+
+    async def obey(self, everything: trio.CancelScope, *, task_status: trio.TaskStatus[None]) -> None:
+        """Set `stop` at the first signal, cancel everything at the second; before the start there is nothing to end."""
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as received:
+            task_status.started()
+            async for number in received:
+                self.cut_short = self.stop.is_set() and self.has_started
+                _say("agent.stopping", signal=signal.Signals(number).name, at_once=self.cut_short)
+                if self.cut_short or not self.has_started:
+                    everything.cancel()
+                self.stop.set()
 
 
 def _say_where(running: Running, config: Config) -> None:

@@ -16,13 +16,13 @@ from p2pmirror.config.quantities import parse_duration, parse_size, parse_switch
 from p2pmirror.oci import Invalid, canonical_registry, check_registry
 from p2pmirror.oci.filters import Filters
 from p2pmirror.routing import bootstrap
+from p2pmirror.routing.dht.codec import ZONE_CHARS_MAX
 from p2pmirror.wire.address import Address, split_host_port
 
 REGISTRY_PORT = 29999
 ROUTER_PORT = 29998
 OBSERVABILITY_PORT = 9090
 RETRIES_MAX = 50  # more providers than a holder ever names
-ZONE_CHARS_MAX = 253  # a Kubernetes label's zone is at most this long
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,16 +49,23 @@ class Setting:
 def _listen_address(text: str) -> Address:
     """Read `[HOST]:PORT`; without a host it is every address of both families."""
     host, port = split_host_port(text)
-    return Address.of(host or "::", port)
+    return _without_scope(Address.of(host or "::", port))
 
 
 def _advertise_host(text: str) -> str | None:
     if not text:
         return None
-    address = Address.of(text.strip("[]"), 0)
+    address = _without_scope(Address.of(text.strip("[]"), 0))
     if address.is_unspecified:
         raise ValueError("an address that peers can dial")
     return address.host
+
+
+def _without_scope(address: Address) -> Address:
+    """Refuse `fe80::1%eth0`: the scope means something on this host alone, and peers are told the address."""
+    if "%" in address.host:
+        raise ValueError("an address without a scope, which peers can dial")
+    return address
 
 
 def _zone(text: str) -> str:
@@ -73,20 +80,20 @@ def _store(text: str) -> str | LayoutStore | None:
     if kind == "containerd" and not directory:
         return "containerd"
     if kind == "oci-layout" and directory:
-        return LayoutStore(Path(directory).absolute())
+        return LayoutStore(_path(directory))
     if text == "none":
         return None
     raise ValueError("containerd, oci-layout:DIR or none")
 
 
 def _path(text: str) -> Path:
-    if not text:
+    if not text or "\0" in text:
         raise ValueError("a path")
     return Path(text).absolute()
 
 
 def _path_or_none(text: str) -> Path | None:
-    return Path(text).absolute() if text else None
+    return _path(text) if text else None
 
 
 def _namespace(text: str) -> str:

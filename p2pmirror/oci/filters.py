@@ -24,7 +24,7 @@ class Filters:
                 raise ValueError(f"{text[:80]!r} is not a pattern of 1 to {PATTERN_CHARS_MAX} characters")
             try:
                 self._rules.append((not excludes, re.compile(body)))
-            except re.error as error:
+            except (re.error, OverflowError) as error:
                 raise ValueError(f"{text[:80]!r} is not a regular expression: {error}") from None
         self._unmatched = not any(includes for includes, _ in self._rules)
 

@@ -39,7 +39,7 @@ def _host_port(text: str) -> tuple[str, int]:
         host, port = split_host_port(text, default_port=ROUTER_PORT)
     except ValueError as error:
         raise ValueError(f"bootstrap: {error}") from None
-    if not host or any(character.isspace() or character == "/" for character in host):
+    if not host or any(each in " /" or not each.isprintable() for each in host):
         raise ValueError(f"bootstrap: {text!r} is no host with a port")
     if port == 0:
         raise ValueError(f"bootstrap: {text!r}: port 0 cannot be sent to")
