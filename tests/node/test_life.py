@@ -320,11 +320,12 @@ async def test_a_cancelled_node_leaves_nothing_open(autojump_clock: MockClock) -
         holder, relaying, other = nodes.members
         await put(holder, IMAGE)
         await trio.sleep(NEWS_S)
-        await nodes.get(relaying, f"/v2/app/manifests/{IMAGE.root.digest}")  # leaves a kept connection behind
         async with trio.open_nursery() as nursery:
             for member in (holder, relaying, other):
                 nursery.start_soon(partial(nodes.get, member, BLOB))
-            await trio.sleep(1)
+            await trio.sleep(0.5)
+            await nodes.get(relaying, f"/v2/app/manifests/{IMAGE.root.digest}")  # leaves a kept connection behind
+            await trio.sleep(0.5)
             for member in (relaying, holder, other):
                 member.scope.cancel()
                 await member.ended.wait()

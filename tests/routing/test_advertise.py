@@ -149,3 +149,22 @@ async def test_filters_bind(autojump_clock: Any, patterns: Any, numbers: set[int
     async with advertising(inventory, *patterns) as router:
         expected = {key_of(digest(number)) for number in numbers} | ({key_of(NGINX)} if tagged else set())
         assert said(router) == expected
+
+
+async def test_a_bug_leaves_nothing_said(autojump_clock: Any) -> None:
+    """An advertiser that ends by a bug takes back what it said, which its successor could not know of."""
+    inventory = HeldInventory()
+    inventory.update(blobs=[blob(1)])
+    router: Recorder | None = None
+
+    def broken(offers: Any) -> None:
+        raise RuntimeError("a bug")
+
+    with pytest.RaisesGroup(RuntimeError, flatten_subgroups=True):
+        async with advertising(inventory) as router:
+            assert said(router) == {key_of(digest(1))}
+            router.advertise = broken  # type: ignore[method-assign]
+            inventory.update(blobs=[blob(2)])
+            await trio.sleep(1)
+    assert router is not None
+    assert said(router) == set()
