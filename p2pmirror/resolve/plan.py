@@ -1,7 +1,7 @@
 """Whom to ask next, and until when: the thinking behind every race for a source.
 
 Laws: the first provider learnt is asked at once; another one every `dial_gap_s`, or at once when one failed; at most
-`asks_max` in all. Without any provider by `first_deadline` the race is lost, and at `deadline` it is lost anyhow:
+`asks_max` in all. Without any provider by `first_deadline` the race is lost, unless one is known and still being checked; and at `deadline` it is lost anyhow:
 a miss must be cheap, because containerd goes upstream after it.
 """
 
@@ -39,12 +39,17 @@ class Plan:
         self._asked: set[NodeId] = set()  # and not yet answered
         self._next_dial = now
         self._lookup_ended = False
+        self._hoped = False
 
     def learnt(self, provider: Provider) -> None:
         """Take note of a provider; the same one counts once."""
         if provider.node_id not in self._known:
             self._known.add(provider.node_id)
             self._waiting.append(provider)
+
+    def hoped(self) -> None:
+        """Take note that somebody is named and still being checked: the end of the lookup is waited for."""
+        self._hoped = True
 
     def lookup_ended(self) -> None:
         """Take note that no provider more will come."""
@@ -75,13 +80,13 @@ class Plan:
             return False
         if self._asks_left <= 0 or self._lookup_ended:
             return True
-        return not self._known and now >= self._first_deadline
+        return not self._known and not self._hoped and now >= self._first_deadline
 
     def wakes_at(self) -> float:
         """Return the moment at which, if nothing else happens, something is to be done or given up."""
         moments = [self._deadline]
         if self._waiting and self._asks_left > 0:
             moments.append(self._next_dial)
-        if not self._known:
+        if not self._known and not self._hoped:
             moments.append(self._first_deadline)
         return min(moments, default=inf)

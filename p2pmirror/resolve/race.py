@@ -13,7 +13,7 @@ from p2pmirror.peers.scores import Scores
 from p2pmirror.resolve.patience import Patience
 from p2pmirror.resolve.plan import Plan
 from p2pmirror.resolve.want import Trail
-from p2pmirror.routing.protocol import Provider, Router, key_of
+from p2pmirror.routing.protocol import CHECKING, Provider, Router, key_of
 from p2pmirror.wire.identity import NodeId
 
 DIAL_GAP_S = 0.05  # between dials: most answers come sooner, so that a second dial is the exception
@@ -125,10 +125,12 @@ class _Race:
     async def learn(self) -> None:
         """Feed the plan with whole, unbanned providers until the lookup ends."""
         async with self._sources.router.find(key_of(self._digest)) as providers:
-            async for provider in providers:
-                if self._usable(provider):
-                    self._plan.learnt(provider)
-                    self._wake.set()
+            async for found in providers:
+                if found is CHECKING:
+                    self._plan.hoped()
+                elif self._usable(found):
+                    self._plan.learnt(found)
+                self._wake.set()
         self._plan.lookup_ended()
         self._wake.set()
 

@@ -12,10 +12,12 @@ from p2pmirror.errors import NotHere
 from p2pmirror.oci import Digest
 from p2pmirror.resolve.patience import Patience
 from p2pmirror.resolve.want import Want
-from p2pmirror.routing.protocol import Router, TagClaim, key_of
+from p2pmirror.routing.protocol import CHECKING, Router, TagClaim, key_of
 from p2pmirror.store.protocol import Inventory
 
 SETTLE_S = 0.01  # after the first claim, for a newer one: the holders of a key answer within a round trip of each other
+
+HOPE_S = 0.2  # for somebody who is being checked: a holder's ping takes 50 ms at most, and the answer its way
 
 
 def best(claims: Iterable[TagClaim]) -> TagClaim | None:
@@ -55,13 +57,15 @@ class Tags:
     async def _of_peers(self, want: Want) -> list[TagClaim]:
         """Collect claims until the lookup ends, or a short while after the first one came."""
         claims: list[TagClaim] = []
-        first, enough = trio.Event(), trio.Event()
+        first, hoped, enough = trio.Event(), trio.Event(), trio.Event()
 
         async def collect() -> None:
             async with self._router.find(key_of(want.tag_name)) as providers:
-                async for provider in providers:
-                    if provider.tag is not None:
-                        claims.append(provider.tag)
+                async for found in providers:
+                    if found is CHECKING:
+                        hoped.set()
+                    elif found.tag is not None:
+                        claims.append(found.tag)
                         first.set()
             first.set()
             enough.set()
@@ -70,6 +74,8 @@ class Tags:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(collect)
             await clock.wait(first, clock.now() + self._first_claim_s)
+            if hoped.is_set():
+                await clock.wait(first, clock.now() + HOPE_S)
             if claims:
                 await clock.wait(enough, clock.now() + SETTLE_S)
             nursery.cancel_scope.cancel()

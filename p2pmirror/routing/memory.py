@@ -6,12 +6,12 @@ Laws:
 """
 
 from collections.abc import AsyncIterator, Iterable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 
 import trio
 
-from p2pmirror.routing.protocol import Key, Member, Offer, Provider
+from p2pmirror.routing.protocol import CHECKING, Checking, Key, Member, Offer, Provider
 from p2pmirror.wire.address import Address
 from p2pmirror.wire.identity import NodeId
 
@@ -26,7 +26,7 @@ class _Resident:
 
 
 class MemoryRouters:
-    """A world of routers; `find_latency_s` passes before each provider is learnt.
+    """A world of routers; `find_latency_s` passes before anything is learnt, `checking_s` while providers are pinged.
 
     A killed node is handed out for `noticed_after_s` more seconds, or until somebody reports a failed dial to it.
     """
@@ -34,6 +34,7 @@ class MemoryRouters:
     def __init__(self, *, find_latency_s: float = 0.0, noticed_after_s: float = 8.0) -> None:
         """Begin without nodes."""
         self.find_latency_s = find_latency_s
+        self.checking_s = 0.0
         self.noticed_after_s = noticed_after_s
         self._residents: dict[NodeId, _Resident] = {}
         self._said: dict[Key, dict[NodeId, Provider]] = {}
@@ -128,24 +129,26 @@ class MemoryRouter:
         return 0
 
     @asynccontextmanager
-    async def find(self, key: Key) -> AsyncIterator[trio.MemoryReceiveChannel[Provider]]:
+    async def find(self, key: Key) -> AsyncIterator[trio.MemoryReceiveChannel[Provider | Checking]]:
         """Look a key up; see `protocol.Router.find`."""
         self.lookups += 1
-        send, receive = trio.open_memory_channel[Provider](0)
+        send, receive = trio.open_memory_channel[Provider | Checking](0)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._tell, key, send)
             with receive:
                 yield receive
             nursery.cancel_scope.cancel()
 
-    async def _tell(self, key: Key, send: trio.MemorySendChannel[Provider]) -> None:
+    async def _tell(self, key: Key, send: trio.MemorySendChannel[Provider | Checking]) -> None:
         with send:
             await trio.sleep(self._world.find_latency_s)
-            for provider in self._world._providers(key, self):  # noqa: SLF001 - world and router are one module's secret
-                try:
+            providers = self._world._providers(key, self)  # noqa: SLF001 - world and router are one module's secret
+            with suppress(trio.BrokenResourceError):  # the asker has left
+                if providers and self._world.checking_s:
+                    await send.send(CHECKING)
+                    await trio.sleep(self._world.checking_s)
+                for provider in providers:
                     await send.send(provider)
-                except trio.BrokenResourceError:
-                    return
 
     def advertise(self, offers: Mapping[Key, Offer]) -> None:
         """Say that this node has these keys."""

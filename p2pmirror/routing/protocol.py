@@ -10,7 +10,8 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Literal, NewType, Protocol
+from enum import Enum
+from typing import Final, Literal, NewType, Protocol
 
 import trio
 
@@ -47,6 +48,15 @@ class Provider:
     zone: str = ""
     complete: bool = True
     tag: TagClaim | None = None
+
+
+class Checking(Enum):
+    """Stands for providers that somebody named and that are being pinged before they are handed out."""
+
+    CHECKING = "checking"
+
+
+CHECKING: Final = Checking.CHECKING
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +96,10 @@ class Router(Protocol):
         """Whether the first join has ended: members are known, or there is nobody else to know."""
         ...
 
-    def find(self, key: Key) -> AbstractAsyncContextManager[trio.MemoryReceiveChannel[Provider]]:
+    def find(self, key: Key) -> AbstractAsyncContextManager[trio.MemoryReceiveChannel[Provider | Checking]]:
         """Look a key up; providers come as they are learnt and the channel ends when no more will come.
 
+        `CHECKING` comes at most once, when there are providers that are still being pinged: who waits may be rewarded.
         Leaving the block ends the lookup. Nobody found is an empty channel, not an error.
         """
         ...

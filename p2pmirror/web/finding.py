@@ -10,7 +10,7 @@ import trio
 
 from p2pmirror.errors import BadRequest, Unreachable
 from p2pmirror.oci import Digest, Invalid, Reference, TagName
-from p2pmirror.routing.protocol import Provider, Router, key_of
+from p2pmirror.routing.protocol import CHECKING, Provider, Router, key_of
 from p2pmirror.store.protocol import Store
 
 FIND_S: Final = 5.0  # seconds: a look-up takes milliseconds; one that found holes in the network takes a second or two
@@ -68,6 +68,8 @@ class Finder:
         with trio.move_on_after(FIND_S):
             async with self.router.find(key_of(subject)) as found:
                 async for provider in found:
+                    if provider is CHECKING:
+                        continue
                     providers.append(provider)
                     if len(providers) >= PROVIDERS_MAX:
                         break

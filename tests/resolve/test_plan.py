@@ -69,6 +69,20 @@ def test_nobody_known_in_time_is_a_lost_race() -> None:
     assert early.lost(0.001)
 
 
+def test_somebody_who_is_being_checked_is_waited_for() -> None:
+    """A provider that is named but was not heard lately is no miss after 30 ms; the end of the lookup decides."""
+    race = plan()
+    race.hoped()
+    assert not race.lost(0.05)
+    assert race.wakes_at() == 1.0
+    race.lookup_ended()
+    assert race.lost(0.05)
+    found = plan()
+    found.hoped()
+    found.learnt(provider(1))
+    assert found.next_ask(0.06) == provider(1)
+
+
 def test_a_known_provider_keeps_the_race_alive_after_the_first_deadline() -> None:
     """An answer may take longer than the knowledge of whom to ask."""
     race = plan()

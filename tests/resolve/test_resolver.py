@@ -122,6 +122,18 @@ async def test_a_lookup_that_hangs_costs_30_ms(autojump_clock: trio.testing.Mock
     assert trio.current_time() - began == pytest.approx(0.03)
 
 
+async def test_providers_that_are_being_checked_are_waited_for(autojump_clock: trio.testing.MockClock) -> None:
+    """A provider that nobody heard lately is found when it answers its ping, for blobs, manifests and tags."""
+    world = World({1: Script(DATA)})
+    world.peers.scripts[2] = Script(MANIFEST)
+    world.routers.say(key_of(MANIFEST_DIGEST), Provider(node(2), address(2)))
+    world.routers.unsay(key_of(MANIFEST_DIGEST), node(1))
+    world.routers.say(key_of(TAG), Provider(node(2), address(2), tag=claim(MANIFEST, 5.0)))
+    world.routers.checking_s = 0.06
+    assert await world.pull() == DATA
+    assert (await world.find(manifest("1"))).content.digest == MANIFEST_DIGEST
+
+
 async def test_headers_or_a_miss_come_within_a_second(autojump_clock: trio.testing.MockClock) -> None:
     """Peers that never answer do not hold containerd up."""
     world = World({number: Script(DATA, head_s=3600) for number in range(1, 9)})

@@ -35,6 +35,7 @@ class Liveness:
         self._rpc = rpc
         self._metrics = metrics
         self._checks: dict[NodeId, trio.Event] = {}
+        self._nursery: trio.Nursery | None = None  # while it runs
         self._wake = trio.Event()
         self._limiter = trio.CapacityLimiter(PINGS_AT_ONCE)
         self._accused: set[NodeId] = set()
@@ -49,22 +50,29 @@ class Liveness:
         return NodeId(answer.info.node_id)
 
     async def check(self, node_id: NodeId, address: Address) -> bool:
-        """Ping a node unless somebody does so already; return whether it answered within 50 ms."""
-        under_way = self._checks.get(node_id)
-        if under_way is not None:
-            await under_way.wait()
-            return self._view.members.is_fresh(node_id, trio.current_time())
-        done = self._checks[node_id] = trio.Event()
+        """Ping a node unless somebody does so already; return whether it answered within 50 ms.
+
+        The ping goes on after that: a node that is only slow (frozen by a CPU quota) is fresh again when it answers.
+        """
+        done = self._checks.get(node_id)
+        if done is None:
+            if self._nursery is None:
+                return False  # stopped
+            done = self._checks[node_id] = trio.Event()
+            self._nursery.start_soon(self._check, node_id, address, done)
+        with trio.move_on_after(CHECK_S):
+            await done.wait()
+        return self._view.members.is_fresh(node_id, trio.current_time())
+
+    async def _check(self, node_id: NodeId, address: Address, done: trio.Event) -> None:
         try:
-            await self.ping(address, limit_s=CHECK_S, expected=node_id)
+            await self.ping(address, limit_s=PROBE_S, expected=node_id)
         except Unreachable:
             self._view.members.doubt(node_id)
             self._view.silent(node_id)
-            return False
         finally:
             del self._checks[node_id]
             done.set()
-        return self._view.members.is_fresh(node_id, trio.current_time())
 
     def doubt(self, node_id: NodeId) -> None:
         """Do not hand a node out before it has answered a ping, which is sent now."""
@@ -80,22 +88,30 @@ class Liveness:
 
     async def run(self) -> None:
         """Watch until cancelled."""
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._meet_strangers, nursery)
-            period, due = 0, trio.current_time()
-            while True:
-                due = max(due + PERIOD_S, trio.current_time())
-                await trio.sleep_until(due)
-                if trio.current_time() > due + LATE_S:
-                    self._late_at = trio.current_time()
-                    continue
-                period += 1
-                self._view.tick(due)
-                self._count()
-                if (known := self._view.members.next_ping()) is not None:
-                    nursery.start_soon(self._probe, known)
-                if period % KNOCK_PERIODS == 0 and (gone := self._view.members.next_knock()) is not None:
-                    nursery.start_soon(self._meet, gone.router)
+        try:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                nursery.start_soon(self._meet_strangers, nursery)
+                await self._watch(nursery)
+        finally:
+            self._nursery = None
+
+    async def _watch(self, nursery: trio.Nursery) -> None:
+        """Ping one member each period."""
+        period, due = 0, trio.current_time()
+        while True:
+            due = max(due + PERIOD_S, trio.current_time())
+            await trio.sleep_until(due)
+            if trio.current_time() > due + LATE_S:
+                self._late_at = trio.current_time()
+                continue
+            period += 1
+            self._view.tick(due)
+            self._count()
+            if (known := self._view.members.next_ping()) is not None:
+                nursery.start_soon(self._probe, known)
+            if period % KNOCK_PERIODS == 0 and (gone := self._view.members.next_knock()) is not None:
+                nursery.start_soon(self._meet, gone.router)
 
     async def _probe(self, known: Known) -> None:
         node_id = NodeId(known.info.node_id)

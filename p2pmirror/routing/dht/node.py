@@ -6,7 +6,7 @@ goodbye is the last that is heard of this node.
 
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from random import Random
 
@@ -40,7 +40,7 @@ from p2pmirror.routing.dht.rpc import Rpc
 from p2pmirror.routing.dht.search import find_providers
 from p2pmirror.routing.dht.view import View
 from p2pmirror.routing.metrics import RoutingMetrics
-from p2pmirror.routing.protocol import Key, Member, Offer, Provider
+from p2pmirror.routing.protocol import CHECKING, Checking, Key, Member, Offer, Provider
 from p2pmirror.wire.address import Address
 from p2pmirror.wire.identity import NodeId
 from p2pmirror.wire.network import Datagrams, Network
@@ -171,9 +171,9 @@ class DhtRouter:
         ]
 
     @asynccontextmanager
-    async def find(self, key: Key) -> AsyncIterator[trio.MemoryReceiveChannel[Provider]]:
+    async def find(self, key: Key) -> AsyncIterator[trio.MemoryReceiveChannel[Provider | Checking]]:
         """Look a key up; see `protocol.Router.find`. Before `run` nobody is found."""
-        send, receive = trio.open_memory_channel[Provider](PROVIDERS_MAX)
+        send, receive = trio.open_memory_channel[Provider | Checking](PROVIDERS_MAX + 1)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._find, key, send)
             with receive:
@@ -253,19 +253,27 @@ class DhtRouter:
                 self._view.heard(sender, source, now)
                 await answers.answer(message, source)
 
-    async def _find(self, key: Key, send: trio.MemorySendChannel[Provider]) -> None:
+    async def _find(self, key: Key, send: trio.MemorySendChannel[Provider | Checking]) -> None:
         running = self._running
         seen: set[NodeId] = {self.node_id}
         outcome = "abandoned"
+        hinted = False
+
+        def say(what: Provider | Checking) -> None:
+            with suppress(trio.BrokenResourceError):  # the asker has left: the lookup is being cancelled
+                send.send_nowait(what)
 
         def hand_on(holder: NodeId, provider: Provider) -> None:
             self._remember(provider.node_id, holder)
             if provider.node_id not in seen and len(seen) <= PROVIDERS_MAX:
                 seen.add(provider.node_id)
-                try:
-                    send.send_nowait(provider)
-                except trio.BrokenResourceError:
-                    return  # the asker has left: the lookup is being cancelled
+                say(provider)
+
+        def on_checking() -> None:
+            nonlocal hinted
+            if not hinted:
+                hinted = True
+                say(CHECKING)
 
         def on_found(holder: NodeId, found: Iterable[Found]) -> None:
             for each in found:
@@ -276,8 +284,8 @@ class DhtRouter:
                 if running is None:
                     return
                 async with trio.open_nursery() as nursery:
-                    search = find_providers(self._view, running.rpc, key, on_found)
-                    found_here = self._find_here(key, hand_on, nursery, running)
+                    search = find_providers(self._view, running.rpc, key, on_found, on_checking)
+                    found_here = self._find_here(key, hand_on, on_checking, nursery, running)
                     search.lookup.answered_here(found=found_here)
                     await search.run()
             outcome = "found" if len(seen) > 1 else "nobody"
@@ -285,7 +293,12 @@ class DhtRouter:
             self._metrics.lookups.labels(outcome).inc()
 
     def _find_here(
-        self, key: Key, hand_on: Callable[[NodeId, Provider], None], nursery: trio.Nursery, running: _Running
+        self,
+        key: Key,
+        hand_on: Callable[[NodeId, Provider], None],
+        on_checking: Callable[[], None],
+        nursery: trio.Nursery,
+        running: _Running,
     ) -> bool:
         """Hand on what this node's own records say; return whether that was anything."""
         now = trio.current_time()
@@ -299,6 +312,7 @@ class DhtRouter:
                 found = True
                 hand_on(self.node_id, provider)
             else:
+                on_checking()
                 nursery.start_soon(self._check_and_hand_on, running, source, provider, hand_on)
         return found
 

@@ -43,14 +43,23 @@ class _Out:
 
 
 class Search:
-    """One lookup of `target`; `on_found` gets records with the holder that gave them."""
+    """One lookup of `target`; `on_found` gets records with their holder, `on_checking` hears that more may come."""
 
-    def __init__(self, view: View, rpc: Rpc, target: bytes, question: AnyQuestion, on_found: OnFound) -> None:
+    def __init__(
+        self,
+        view: View,
+        rpc: Rpc,
+        target: bytes,
+        question: AnyQuestion,
+        on_found: OnFound = lambda _holder, _found: None,
+        on_checking: Callable[[], None] = lambda: None,
+    ) -> None:
         """Begin with the table's closest contacts."""
         self._view = view
         self._rpc = rpc
         self._question = question
         self._on_found = on_found
+        self._on_checking = on_checking
         contacts = view.table.closest(target, KNOWN_AT_START)
         self._addresses: dict[NodeId, Address] = {contact.id: contact.address for contact in contacts}
         self.lookup = Lookup(target, view.own_id, self._addresses)
@@ -118,6 +127,8 @@ class Search:
         if found:
             self._on_found(node_id, found)
         new = {NodeId(contact.node_id): contact for contact in closer}
+        if not final:
+            self._on_checking()
         pending_until = None if final else now + PENDING_S
         for each in self.lookup.answered(node_id, new, found=bool(found), pending_until=pending_until):
             self._addresses[each] = unpack_address(new[each].home)
@@ -143,11 +154,11 @@ class Search:
 
 async def find_nodes(view: View, rpc: Rpc, target: bytes) -> list[NodeId]:
     """Return the nodes closest to `target` that answered, this one among them when it is; each was heard."""
-    search = Search(view, rpc, target, FindNode(target), lambda _holder, _found: None)
+    search = Search(view, rpc, target, FindNode(target))
     await search.run()
     return search.lookup.closest()
 
 
-def find_providers(view: View, rpc: Rpc, key: Key, on_found: OnFound) -> Search:
-    """Return the search for a key's records."""
-    return Search(view, rpc, key, FindProviders(key, view.own.zone), on_found)
+def find_providers(view: View, rpc: Rpc, key: Key, on_found: OnFound, on_checking: Callable[[], None]) -> Search:
+    """Return the search for a key's records; a holder that is still checking some calls `on_checking`."""
+    return Search(view, rpc, key, FindProviders(key, view.own.zone), on_found, on_checking)
