@@ -1,8 +1,8 @@
 """Whom to ask next, and until when: the thinking behind every race for a source.
 
 Laws: the first provider learnt is asked at once; another one every `dial_gap_s`, or at once when one failed; at most
-`asks_max` in all. Without any provider by `first_deadline` the race is lost, unless one is known and still being checked; and at `deadline` it is lost anyhow:
-a miss must be cheap, because containerd goes upstream after it.
+`asks_max` in all. Without any provider by `first_deadline` the race is lost, unless one is known and still being
+checked; at `deadline` it is lost anyhow. A miss must be cheap, because containerd goes upstream after it.
 """
 
 from collections.abc import Callable, Sequence

@@ -51,6 +51,7 @@ class Search:
         rpc: Rpc,
         target: bytes,
         question: AnyQuestion,
+        *,
         on_found: OnFound = lambda _holder, _found: None,
         on_checking: Callable[[], None] = lambda: None,
     ) -> None:
@@ -161,4 +162,4 @@ async def find_nodes(view: View, rpc: Rpc, target: bytes) -> list[NodeId]:
 
 def find_providers(view: View, rpc: Rpc, key: Key, on_found: OnFound, on_checking: Callable[[], None]) -> Search:
     """Return the search for a key's records; a holder that is still checking some calls `on_checking`."""
-    return Search(view, rpc, key, FindProviders(key, view.own.zone), on_found, on_checking)
+    return Search(view, rpc, key, FindProviders(key, view.own.zone), on_found=on_found, on_checking=on_checking)
