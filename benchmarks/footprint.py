@@ -102,6 +102,7 @@ def start(stage: Stage) -> list[Row]:
             began = time.perf_counter()
             agent.launch()
             wait_until(lambda: agent.readiness() == "", "the agent is ready", every_s=POLL_S)
+            assert agent.running, "something else answers at the agent's address"
             if number:  # the first start compiles the code
                 ready.append(time.perf_counter() - began)
             held = agent.status()["held"]["blobs"]

@@ -23,6 +23,7 @@ from tests.lab import sweep
 from tests.lab.agent import OBSERVABILITY_PORT, REGISTRY_PORT, ROUTER_PORT, Agent
 from tests.lab.network import Host, Network, Reply
 
+LOOPBACK = "127.97.0"
 LOAD = Path(__file__).parent / "load.py"
 
 
@@ -61,6 +62,7 @@ class Place:
     """The hosts of one scene. `directory` holds their files; leaving the block ends and removes everything."""
 
     _numbers = itertools.count()
+    _addresses = itertools.count(1)  # of loopback hosts: those of one scene may still run beside the next one's
 
     def __init__(self) -> None:
         run = sweep.mark_of(os.getpid())
@@ -85,7 +87,8 @@ class Place:
         if self.network is not None:
             host = self.network.add(name, number)
         else:
-            host = LoopbackHost(name, f"127.0.0.{number + 1}", self.directory / name)
+            address = f"{LOOPBACK}.{next(self._addresses)}"
+            host = LoopbackHost(name, address, self.directory / name)
         self.hosts.append(host)
         return host
 
