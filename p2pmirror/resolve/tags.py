@@ -17,7 +17,7 @@ from p2pmirror.store.protocol import Inventory
 
 SETTLE_S = 0.01  # after the first claim, for a newer one: the holders of a key answer within a round trip of each other
 
-HOPE_S = 0.2  # for somebody who is being checked: a holder's ping takes 50 ms at most, and the answer its way
+HOPE_S = 0.35  # for somebody who is being checked: a holder's ping takes 250 ms at most, and the answer its way
 
 
 def best(claims: Iterable[TagClaim]) -> TagClaim | None:

@@ -377,3 +377,47 @@ def test_what_cannot_be_announced(registry: Address, zone: str) -> None:
     """A registry that nobody can dial, or a zone that no label can be, is refused before anything starts."""
     with pytest.raises(ValueError, match=r"dialled|zone"):
         DhtOptions(NodeId(bytes(20)), bytes(8), Address("0.0.0.0", 29998), registry, zone)
+
+
+async def test_a_thousand_askers_share_one_lookup(autojump_clock: Any) -> None:
+    """Who asks for a key that is being looked up follows that lookup, and gets everything from the first on."""
+    async with dht_world(30) as world:
+        for holder in (0, 1):
+            world.routers[holder].advertise({key(1): Offer()})
+        await trio.sleep(SETTLE_S)
+        asker = next(router for router in world.routers[2:] if not router.records_held)
+        before = _sent(asker, "findproviders")
+        results: list[set[bytes]] = []
+
+        async def ask() -> None:
+            results.append(await ids(asker, key(1)))
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(1000):
+                nursery.start_soon(ask)
+        expected = {world.routers[0].node_id, world.routers[1].node_id}
+        assert results == [expected] * 1000
+        assert _sent(asker, "findproviders") - before <= 8
+
+
+async def test_a_lookup_outlives_its_first_asker(autojump_clock: Any) -> None:
+    """The one who asked first leaves; whoever joined goes on, and the next one begins anew."""
+    async with dht_world(30) as world:
+        world.routers[0].advertise({key(1): Offer()})
+        await trio.sleep(SETTLE_S)
+        asker = next(router for router in world.routers[1:] if not router.records_held)
+        async with trio.open_nursery() as nursery:
+            found: list[set[bytes]] = []
+
+            async def follow() -> None:
+                found.append(await ids(asker, key(1)))
+
+            async with asker.find(key(1)):
+                nursery.start_soon(follow)
+                await trio.testing.wait_all_tasks_blocked()
+        assert found == [{world.routers[0].node_id}]
+        assert await ids(asker, key(1)) == {world.routers[0].node_id}
+
+
+def _sent(router: DhtRouter, kind: str) -> float:
+    return float(router._metrics.datagrams.labels(kind, "out")._value.get())

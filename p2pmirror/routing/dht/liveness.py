@@ -19,7 +19,7 @@ from p2pmirror.wire.identity import NodeId
 
 PERIOD_S = 1.0  # one member is pinged each period: SWIM's T'
 PROBE_S = 0.5  # half a period: the other half is for asking through others
-CHECK_S = 0.050  # a holder's ping before it hands a provider out: a pull waits 30 ms, its next attempt finds the result
+CHECK_S = 0.250  # a holder's ping before it hands a provider out; 50 ms took nodes that waited for a processor for dead
 MEET_S = 1.0  # a stranger's first answer: two round trips, also to another continent
 LATE_S = 0.25  # this node itself was frozen (a CPU quota, a busy host) so long: nobody else is to blame
 KNOCK_PERIODS = 10  # periods between two pings at members that are gone

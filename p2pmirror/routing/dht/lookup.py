@@ -23,7 +23,7 @@ QUORUM = 3  # holders that gave their records: a fourth adds a provider only if 
 SOFT_S_MIN = 0.005  # below this a busy loop looks like a dead node
 SOFT_S_MAX = 0.025  # above this a dead node costs most of the 30 ms that a pull waits
 SOFT_S_UNKNOWN = 0.015  # for a node whose round trip was never measured
-PENDING_S = 0.060  # a holder that pings its providers first has 50 ms for it, and its answer needs to arrive
+PENDING_S = 0.300  # a holder that pings its providers first has 250 ms for it, and its answer needs to arrive
 CANDIDATES_MAX = 400  # a lookup meets some tens; more is a flood of invented nodes
 
 

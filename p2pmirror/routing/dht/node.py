@@ -4,9 +4,8 @@ Laws: it keeps the laws of `routing.protocol`; datagrams are read by one task, w
 goodbye is the last that is heard of this node.
 """
 
-from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from random import Random
 
@@ -14,13 +13,10 @@ import trio
 
 from p2pmirror.errors import Unreachable
 from p2pmirror.routing.bootstrap import Bootstrap
-from p2pmirror.routing.dht.answers import Answers, aged
+from p2pmirror.routing.dht.answers import Answers
 from p2pmirror.routing.dht.codec import (
-    COMPLETE,
     ZONE_CHARS_MAX,
     Claim,
-    DialFailed,
-    Found,
     Goodbye,
     NodeInfo,
     NullSeal,
@@ -30,26 +26,22 @@ from p2pmirror.routing.dht.codec import (
     pack_address,
     unpack_address,
 )
+from p2pmirror.routing.dht.finding import Finder
 from p2pmirror.routing.dht.join import Join
 from p2pmirror.routing.dht.liveness import Liveness
 from p2pmirror.routing.dht.members import Change
 from p2pmirror.routing.dht.placement import Placement
 from p2pmirror.routing.dht.publish import Publisher
-from p2pmirror.routing.dht.records import Record, Source
 from p2pmirror.routing.dht.rpc import Rpc
-from p2pmirror.routing.dht.search import find_providers
 from p2pmirror.routing.dht.view import View
 from p2pmirror.routing.metrics import RoutingMetrics
-from p2pmirror.routing.protocol import CHECKING, Checking, Key, Member, Offer, Provider
+from p2pmirror.routing.protocol import Checking, Key, Member, Offer, Provider
 from p2pmirror.wire.address import Address
 from p2pmirror.wire.identity import NodeId
 from p2pmirror.wire.network import Datagrams, Network
 
-PROVIDERS_MAX = 256  # providers of one find: 8 holders with a sample of 16 each, twice over
-HANDED_OUT_MAX = 4096  # providers for which it is remembered who named them, for `failed`
 LEAVE_S = 1.0  # saying goodbye; whoever does not answer learns it from the others
 GOODBYES_AT_ONCE = 32  # goodbyes under way: a burst that no socket buffer loses
-REPORT_S = 0.5  # telling a holder that a dial failed
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +73,7 @@ class _Running:
     liveness: Liveness
     join: Join
     publisher: Publisher
+    finder: Finder
 
 
 class DhtRouter:
@@ -105,7 +98,6 @@ class DhtRouter:
         self._view = View(own, random)
         self._view.on_change = self._changed
         self._placement = Placement(random)
-        self._handed_out: OrderedDict[NodeId, set[NodeId]] = OrderedDict()  # provider -> holders that named it
         self._running: _Running | None = None
         self._left = False
 
@@ -149,11 +141,8 @@ class DhtRouter:
 
     def failed(self, node_id: NodeId) -> None:
         """Report that a dial to this node failed: it is pinged at once, here and by the holders that named it."""
-        if self._running is None:
-            return
-        self._running.liveness.doubt(node_id)
-        for holder in self._handed_out.get(node_id, ()):
-            self._running.nursery.start_soon(self._report, self._running, holder, node_id)
+        if self._running is not None:
+            self._running.finder.failed(node_id)
 
     def members(self) -> list[Member]:
         """Every member but this node."""
@@ -173,12 +162,14 @@ class DhtRouter:
     @asynccontextmanager
     async def find(self, key: Key) -> AsyncIterator[trio.MemoryReceiveChannel[Provider | Checking]]:
         """Look a key up; see `protocol.Router.find`. Before `run` nobody is found."""
-        send, receive = trio.open_memory_channel[Provider | Checking](PROVIDERS_MAX + 1)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._find, key, send)
+        if self._running is None:
+            send, receive = trio.open_memory_channel[Provider | Checking](0)
+            send.close()
             with receive:
                 yield receive
-            nursery.cancel_scope.cancel()
+            return
+        async with self._running.finder.find(key) as found:
+            yield found
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Join, answer, tell and watch until cancelled. Raises OSError when the port cannot be had."""
@@ -220,7 +211,8 @@ class DhtRouter:
         liveness = Liveness(self._view, rpc, self._metrics)
         join = Join(self._view, rpc, liveness, network=self._network, bootstrap=self._options.bootstrap)
         publisher = Publisher(self._placement, self._view, rpc)
-        return _Running(nursery, trio.CancelScope(), datagrams, rpc, liveness, join, publisher)
+        finder = Finder(self._view, rpc, liveness, nursery=nursery, metrics=self._metrics, random=self._random)
+        return _Running(nursery, trio.CancelScope(), datagrams, rpc, liveness, join, publisher, finder)
 
     async def _serve(self, running: _Running) -> None:
         with running.services:
@@ -253,91 +245,6 @@ class DhtRouter:
                 self._view.heard(sender, source, now)
                 await answers.answer(message, source)
 
-    async def _find(self, key: Key, send: trio.MemorySendChannel[Provider | Checking]) -> None:
-        running = self._running
-        seen: set[NodeId] = {self.node_id}
-        outcome = "abandoned"
-        hinted = False
-
-        def say(what: Provider | Checking) -> None:
-            with suppress(trio.BrokenResourceError):  # the asker has left: the lookup is being cancelled
-                send.send_nowait(what)
-
-        def hand_on(holder: NodeId, provider: Provider) -> None:
-            self._remember(provider.node_id, holder)
-            if provider.node_id not in seen and len(seen) <= PROVIDERS_MAX:
-                seen.add(provider.node_id)
-                say(provider)
-
-        def on_checking() -> None:
-            nonlocal hinted
-            if not hinted:
-                hinted = True
-                say(CHECKING)
-
-        def on_found(holder: NodeId, found: Iterable[Found]) -> None:
-            for each in found:
-                hand_on(holder, _provider(each))
-
-        try:
-            with send:
-                if running is None:
-                    return
-                async with trio.open_nursery() as nursery:
-                    search = find_providers(self._view, running.rpc, key, on_found, on_checking)
-                    found_here = self._find_here(key, hand_on, on_checking, nursery, running)
-                    search.lookup.answered_here(found=found_here)
-                    await search.run()
-            outcome = "found" if len(seen) > 1 else "nobody"
-        finally:
-            self._metrics.lookups.labels(outcome).inc()
-
-    def _find_here(
-        self,
-        key: Key,
-        hand_on: Callable[[NodeId, Provider], None],
-        on_checking: Callable[[], None],
-        nursery: trio.Nursery,
-        running: _Running,
-    ) -> bool:
-        """Hand on what this node's own records say; return whether that was anything."""
-        now = trio.current_time()
-        records = self._view.records.find(key, self._options.zone, now, self._random, but=self.node_id)
-        found = False
-        for record in records:
-            source = self._view.records.source(record.node_id)
-            assert source is not None
-            provider = _provider_of(record, source, now)
-            if self._view.may_hand_out(record.node_id, now):
-                found = True
-                hand_on(self.node_id, provider)
-            else:
-                on_checking()
-                nursery.start_soon(self._check_and_hand_on, running, source, provider, hand_on)
-        return found
-
-    async def _check_and_hand_on(
-        self, running: _Running, source: Source, provider: Provider, hand_on: Callable[[NodeId, Provider], None]
-    ) -> None:
-        if await running.liveness.check(source.node_id, source.router):
-            hand_on(self.node_id, provider)
-
-    def _remember(self, provider: NodeId, holder: NodeId) -> None:
-        if holder != self.node_id:
-            self._handed_out.setdefault(provider, set()).add(holder)
-            self._handed_out.move_to_end(provider)
-            if len(self._handed_out) > HANDED_OUT_MAX:
-                self._handed_out.popitem(last=False)
-
-    async def _report(self, running: _Running, holder: NodeId, node_id: NodeId) -> None:
-        known = self._view.members.get(holder)
-        if known is None:
-            return
-        try:
-            await running.rpc.ask(known.router, DialFailed(node_id), limit_s=REPORT_S, expected=holder)
-        except Unreachable:
-            self._view.silent(holder)
-
     def _goodbye_order(self) -> list[Address]:
         """Return everybody's address, those first who hold records of this node."""
         holders = self._placement.holders()
@@ -361,14 +268,3 @@ class DhtRouter:
             self._running.publisher.changed(change)
             if change.kind == "returned":
                 self._running.liveness.accuse(change.node_id)
-
-
-def _provider(found: Found) -> Provider:
-    tag = None if found.tag is None else found.tag.as_tag()
-    complete = found.state == COMPLETE
-    return Provider(NodeId(found.node_id), unpack_address(found.registry), found.zone, complete, tag)
-
-
-def _provider_of(record: Record, source: Source, now: float) -> Provider:
-    tag = None if record.tag is None else aged(record.tag, now - record.said_at)
-    return Provider(record.node_id, source.registry, source.zone, record.state == COMPLETE, tag)

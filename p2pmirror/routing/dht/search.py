@@ -136,7 +136,8 @@ class Search:
         if final:
             self._rpc.end(self._out.pop(node_id).asked)
         else:
-            self._out[node_id].repeat_at = self._out[node_id].deadline
+            out = self._out[node_id]
+            out.repeat_at = out.deadline = max(out.deadline, now + PENDING_S)
 
     def _give_up(self, now: float) -> None:
         for node_id, out in list(self._out.items()):

@@ -1,0 +1,207 @@
+"""Finds who has a key: one lookup for everybody who asks for the same key at the same time.
+
+Laws: a lookup belongs to no asker; it runs as long as somebody follows it, and everybody who does gets the same
+providers, each once, from the first on; who named a provider is remembered, so that a failed dial can be reported.
+"""
+
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from random import Random
+
+import trio
+
+from p2pmirror.errors import Unreachable
+from p2pmirror.routing.dht.answers import aged
+from p2pmirror.routing.dht.codec import COMPLETE, DialFailed, Found, unpack_address
+from p2pmirror.routing.dht.liveness import Liveness
+from p2pmirror.routing.dht.records import Record, Source
+from p2pmirror.routing.dht.rpc import Rpc
+from p2pmirror.routing.dht.search import find_providers
+from p2pmirror.routing.dht.view import View
+from p2pmirror.routing.metrics import RoutingMetrics
+from p2pmirror.routing.protocol import CHECKING, Checking, Key, Provider
+from p2pmirror.wire.identity import NodeId
+
+PROVIDERS_MAX = 256  # providers of one lookup: 8 holders with a sample of 16 each, twice over
+HANDED_OUT_MAX = 4096  # providers for which it is remembered who named them, for `failed`
+REPORT_S = 0.5  # telling a holder that a dial failed
+
+
+class Finder:
+    """Looks keys up while a router runs; its lookups live in the router's nursery."""
+
+    def __init__(
+        self,
+        view: View,
+        rpc: Rpc,
+        liveness: Liveness,
+        *,
+        nursery: trio.Nursery,
+        metrics: RoutingMetrics,
+        random: Random,
+    ) -> None:
+        """Ask by `rpc`, check providers by `liveness`."""
+        self._view = view
+        self._rpc = rpc
+        self._liveness = liveness
+        self._nursery = nursery
+        self._metrics = metrics
+        self._random = random
+        self._lookups: dict[Key, _Lookup] = {}
+        self._handed_out: OrderedDict[NodeId, set[NodeId]] = OrderedDict()  # provider -> holders that named it
+
+    @asynccontextmanager
+    async def find(self, key: Key) -> AsyncIterator[trio.MemoryReceiveChannel[Provider | Checking]]:
+        """Follow the lookup of `key` that is under way, or a new one; see `protocol.Router.find`."""
+        lookup = self._lookups.get(key)
+        if lookup is None:
+            lookup = self._lookups[key] = _Lookup()
+            self._nursery.start_soon(self._look_up, key, lookup)
+        send, receive = trio.open_memory_channel[Provider | Checking](0)
+        lookup.followers += 1
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(lookup.follow, send)
+                with receive:
+                    yield receive
+                nursery.cancel_scope.cancel()
+        finally:
+            lookup.followers -= 1
+            if not lookup.followers:
+                self._forget(key, lookup)
+                lookup.scope.cancel()
+
+    def failed(self, node_id: NodeId) -> None:
+        """Have whoever named this provider look at it, and look at it from here."""
+        self._liveness.doubt(node_id)
+        for holder in self._handed_out.get(node_id, ()):
+            self._nursery.start_soon(self._report, holder, node_id)
+
+    async def _look_up(self, key: Key, lookup: "_Lookup") -> None:
+        def on_found(holder: NodeId, found: Iterable[Found]) -> None:
+            for each in found:
+                self._hand_on(lookup, holder, _provider(each))
+
+        outcome = "abandoned"
+        try:
+            with lookup.scope:
+                async with trio.open_nursery() as nursery:
+                    search = find_providers(self._view, self._rpc, key, on_found, lookup.checking)
+                    search.lookup.answered_here(found=self._find_here(key, lookup, nursery))
+                    await search.run()
+                outcome = "found" if lookup.providers else "nobody"
+        finally:
+            self._forget(key, lookup)
+            lookup.end()
+            self._metrics.lookups.labels(outcome).inc()
+
+    def _find_here(self, key: Key, lookup: "_Lookup", nursery: trio.Nursery) -> bool:
+        """Hand on what this node's own records say; return whether that was anything."""
+        now = trio.current_time()
+        own_id, zone = self._view.own_id, self._view.own.zone
+        found = False
+        for record in self._view.records.find(key, zone, now, self._random, but=own_id):
+            source = self._view.records.source(record.node_id)
+            assert source is not None, "a record is kept with its source"
+            provider = _provider_of(record, source, now)
+            if self._view.may_hand_out(record.node_id, now):
+                found = True
+                self._hand_on(lookup, own_id, provider)
+            else:
+                lookup.checking()
+                nursery.start_soon(self._check_and_hand_on, source, provider, lookup)
+        return found
+
+    async def _check_and_hand_on(self, source: Source, provider: Provider, lookup: "_Lookup") -> None:
+        if await self._liveness.check(source.node_id, source.router):
+            self._hand_on(lookup, self._view.own_id, provider)
+
+    def _hand_on(self, lookup: "_Lookup", holder: NodeId, provider: Provider) -> None:
+        own_id = self._view.own_id
+        if provider.node_id == own_id:
+            return
+        if holder != own_id:
+            self._handed_out.setdefault(provider.node_id, set()).add(holder)
+            self._handed_out.move_to_end(provider.node_id)
+            if len(self._handed_out) > HANDED_OUT_MAX:
+                self._handed_out.popitem(last=False)
+        lookup.found(provider)
+
+    def _forget(self, key: Key, lookup: "_Lookup") -> None:
+        """Let the next asker begin a new lookup."""
+        if self._lookups.get(key) is lookup:
+            del self._lookups[key]
+
+    async def _report(self, holder: NodeId, node_id: NodeId) -> None:
+        known = self._view.members.get(holder)
+        if known is None:
+            return
+        try:
+            await self._rpc.ask(known.router, DialFailed(node_id), limit_s=REPORT_S, expected=holder)
+        except Unreachable:
+            self._view.silent(holder)
+
+
+class _Lookup:
+    """What one lookup has found so far, for all who follow it."""
+
+    def __init__(self) -> None:
+        self.followers = 0
+        self.scope = trio.CancelScope()
+        self.providers: set[NodeId] = set()
+        self._said: list[Provider | Checking] = []
+        self._ended = False
+        self._more = trio.Event()
+
+    def found(self, provider: Provider) -> None:
+        """Tell a provider, the first time."""
+        if provider.node_id not in self.providers and len(self.providers) < PROVIDERS_MAX:
+            self.providers.add(provider.node_id)
+            self._say(provider)
+
+    def checking(self) -> None:
+        """Tell that providers are being pinged, the first time."""
+        if CHECKING not in self._said:
+            self._say(CHECKING)
+
+    def end(self) -> None:
+        """Tell that no more will come."""
+        self._ended = True
+        self._wake()
+
+    async def follow(self, send: trio.MemorySendChannel[Provider | Checking]) -> None:
+        """Pass on what was found, from the first on, until the end. Cancellation leaves the lookup as it is."""
+        position = 0
+        with send:
+            while True:
+                more = self._more
+                for each in self._said[position:]:
+                    position += 1
+                    try:
+                        await send.send(each)
+                    except trio.BrokenResourceError:
+                        return  # the asker has left
+                if position == len(self._said):
+                    if self._ended:
+                        return
+                    await more.wait()
+
+    def _say(self, what: Provider | Checking) -> None:
+        self._said.append(what)
+        self._wake()
+
+    def _wake(self) -> None:
+        self._more.set()
+        self._more = trio.Event()
+
+
+def _provider(found: Found) -> Provider:
+    tag = None if found.tag is None else found.tag.as_tag()
+    complete = found.state == COMPLETE
+    return Provider(NodeId(found.node_id), unpack_address(found.registry), found.zone, complete, tag)
+
+
+def _provider_of(record: Record, source: Source, now: float) -> Provider:
+    tag = None if record.tag is None else aged(record.tag, now - record.said_at)
+    return Provider(record.node_id, source.registry, source.zone, record.state == COMPLETE, tag)
