@@ -5,8 +5,8 @@ providers, each once, from the first on; who named a provider is remembered, so 
 """
 
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from random import Random
 
 import trio
@@ -56,21 +56,14 @@ class Finder:
         """Follow the lookup of `key` that is under way, or a new one; see `protocol.Router.find`."""
         lookup = self._lookups.get(key)
         if lookup is None:
-            lookup = self._lookups[key] = _Lookup()
-            self._nursery.start_soon(self._look_up, key, lookup)
-        send, receive = trio.open_memory_channel[Provider | Checking](0)
-        lookup.followers += 1
-        try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(lookup.follow, send)
-                with receive:
-                    yield receive
-                nursery.cancel_scope.cancel()
-        finally:
-            lookup.followers -= 1
-            if not lookup.followers:
-                self._forget(key, lookup)
-                lookup.scope.cancel()
+            lookup = self._begin(key)
+        with lookup.followed() as found:
+            try:
+                yield found
+            finally:
+                if lookup.followers == 1:
+                    self._forget(key, lookup)
+                    lookup.scope.cancel()
 
     def failed(self, node_id: NodeId) -> None:
         """Have whoever named this provider look at it, and look at it from here."""
@@ -78,7 +71,14 @@ class Finder:
         for holder in self._handed_out.get(node_id, ()):
             self._nursery.start_soon(self._report, holder, node_id)
 
-    async def _look_up(self, key: Key, lookup: "_Lookup") -> None:
+    def _begin(self, key: Key) -> "_Lookup":
+        """Begin a lookup; what this node's own records say is told at once, without waiting for a turn of the loop."""
+        lookup = self._lookups[key] = _Lookup()
+        checks = self._find_here(key, lookup)
+        self._nursery.start_soon(self._look_up, key, lookup, checks)
+        return lookup
+
+    async def _look_up(self, key: Key, lookup: "_Lookup", checks: list[tuple[Source, Provider]]) -> None:
         def on_found(holder: NodeId, found: Iterable[Found]) -> None:
             for each in found:
                 self._hand_on(lookup, holder, _provider(each))
@@ -88,7 +88,9 @@ class Finder:
             with lookup.scope:
                 async with trio.open_nursery() as nursery:
                     search = find_providers(self._view, self._rpc, key, on_found, lookup.checking)
-                    search.lookup.answered_here(found=self._find_here(key, lookup, nursery))
+                    search.lookup.answered_here(found=bool(lookup.providers))
+                    for source, provider in checks:
+                        nursery.start_soon(self._check_and_hand_on, source, provider, lookup)
                     await search.run()
                 outcome = "found" if lookup.providers else "nobody"
         finally:
@@ -96,22 +98,21 @@ class Finder:
             lookup.end()
             self._metrics.lookups.labels(outcome).inc()
 
-    def _find_here(self, key: Key, lookup: "_Lookup", nursery: trio.Nursery) -> bool:
-        """Hand on what this node's own records say; return whether that was anything."""
+    def _find_here(self, key: Key, lookup: "_Lookup") -> list[tuple[Source, Provider]]:
+        """Hand on what this node's own records say; return the providers that must be pinged first."""
         now = trio.current_time()
         own_id, zone = self._view.own_id, self._view.own.zone
-        found = False
+        checks: list[tuple[Source, Provider]] = []
         for record in self._view.records.find(key, zone, now, self._random, but=own_id):
             source = self._view.records.source(record.node_id)
             assert source is not None, "a record is kept with its source"
             provider = _provider_of(record, source, now)
             if self._view.may_hand_out(record.node_id, now):
-                found = True
                 self._hand_on(lookup, own_id, provider)
             else:
                 lookup.checking()
-                nursery.start_soon(self._check_and_hand_on, source, provider, lookup)
-        return found
+                checks.append((source, provider))
+        return checks
 
     async def _check_and_hand_on(self, source: Source, provider: Provider, lookup: "_Lookup") -> None:
         if await self._liveness.check(source.node_id, source.router):
@@ -144,15 +145,34 @@ class Finder:
 
 
 class _Lookup:
-    """What one lookup has found so far, for all who follow it."""
+    """What one lookup has found so far, and the channels of all who follow it."""
 
     def __init__(self) -> None:
-        self.followers = 0
         self.scope = trio.CancelScope()
         self.providers: set[NodeId] = set()
         self._said: list[Provider | Checking] = []
         self._ended = False
-        self._more = trio.Event()
+        self._followers: list[trio.MemorySendChannel[Provider | Checking]] = []
+
+    @property
+    def followers(self) -> int:
+        """How many follow it."""
+        return len(self._followers)
+
+    @contextmanager
+    def followed(self) -> Iterator[trio.MemoryReceiveChannel[Provider | Checking]]:
+        """Give a channel of everything that was found, from the first on; it ends with the lookup."""
+        send, receive = trio.open_memory_channel[Provider | Checking](PROVIDERS_MAX + 1)  # room for all: nobody waits
+        for each in self._said:
+            send.send_nowait(each)
+        self._followers.append(send)
+        if self._ended:
+            send.close()
+        try:
+            with receive, send:
+                yield receive
+        finally:
+            self._followers.remove(send)
 
     def found(self, provider: Provider) -> None:
         """Tell a provider, the first time."""
@@ -168,32 +188,14 @@ class _Lookup:
     def end(self) -> None:
         """Tell that no more will come."""
         self._ended = True
-        self._wake()
-
-    async def follow(self, send: trio.MemorySendChannel[Provider | Checking]) -> None:
-        """Pass on what was found, from the first on, until the end. Cancellation leaves the lookup as it is."""
-        position = 0
-        with send:
-            while True:
-                more = self._more
-                for each in self._said[position:]:
-                    position += 1
-                    try:
-                        await send.send(each)
-                    except trio.BrokenResourceError:
-                        return  # the asker has left
-                if position == len(self._said):
-                    if self._ended:
-                        return
-                    await more.wait()
+        for send in self._followers:
+            send.close()
 
     def _say(self, what: Provider | Checking) -> None:
         self._said.append(what)
-        self._wake()
-
-    def _wake(self) -> None:
-        self._more.set()
-        self._more = trio.Event()
+        for send in self._followers:
+            with suppress(trio.BrokenResourceError):  # who has what he wants reads no more
+                send.send_nowait(what)
 
 
 def _provider(found: Found) -> Provider:
