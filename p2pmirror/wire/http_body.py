@@ -2,8 +2,9 @@
 
 Laws:
 - never a byte more than was announced; whoever writes short, or fails, leaves a body that is not finished;
-- a client that takes less than one slice within `stall_s` is cut; slices follow the client's pace, so that a slice
-  normally takes a small part of that time and a slow client is told from one that stands still;
+- a client that takes no byte of a file within `stall_s` is cut; of bytes in memory, one that takes less than one slice:
+  slices follow the client's pace, so that a slice normally takes a small part of that time and a slow client is told
+  from one that stands still;
 - after a failed or cancelled send nothing more is sent.
 """
 
@@ -44,23 +45,29 @@ class BodySink:
         """
         self._claim(len(data))
         if len(data) <= self._slice_bytes:
-            await self._send_slice(data, None, 0, len(data))
+            await self._send_slice(data)
             return
         view = memoryview(data)
         offset = 0
         while offset < len(view):
             count = min(self._slice_bytes, len(view) - offset)
-            await self._send_slice(view[offset : offset + count], None, 0, count)
+            await self._send_slice(view[offset : offset + count])
             offset += count
 
     async def send_file(self, file: File, offset: int, count: int) -> None:
         """Send a part of a file. Raises and cancels as `send_all` does; a file that ends early is `Unreachable`."""
         self._claim(count)
-        end = offset + count
-        while offset < end:
-            count = min(self._slice_bytes, end - offset)
-            await self._send_slice(b"", file, offset, count)
-            offset += count
+        self._broken = True  # until all of it has gone out
+        with trio.CancelScope(deadline=trio.current_time() + self._stall_s) as scope:
+
+            def moved(part: int) -> None:
+                self.sent += part
+                scope.deadline = trio.current_time() + self._stall_s
+
+            await self._stream.send_file(file, offset, count, moved)
+            self._broken = False
+        if self._broken:
+            raise Unreachable(f"the client took nothing for {self._stall_s:g} s")
 
     def _claim(self, count: int) -> None:
         if self._broken:
@@ -69,16 +76,12 @@ class BodySink:
             self._broken = True
             raise ValueError(f"{self.sent + count} bytes for a body of {self._count}")
 
-    async def _send_slice(
-        self, data: bytes | bytearray | memoryview, file: File | None, offset: int, count: int
-    ) -> None:
+    async def _send_slice(self, data: bytes | bytearray | memoryview) -> None:
+        count = len(data)
         start = trio.current_time()
         self._broken = True  # until this slice has gone out
         with trio.CancelScope(deadline=start + self._stall_s):
-            if file is None:
-                await self._stream.send_all(data)
-            else:
-                await self._stream.send_file(file, offset, count)
+            await self._stream.send_all(data)
             self._broken = False
         if self._broken:
             raise Unreachable(f"the client took less than {count} bytes in {self._stall_s:g} s")

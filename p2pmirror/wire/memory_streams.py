@@ -46,7 +46,7 @@ class MemoryStream:
         with self._sends.begin():
             await self._push_all(bytes(data))
 
-    async def send_file(self, file: File, offset: int, count: int) -> None:
+    async def send_file(self, file: File, offset: int, count: int, moved: Callable[[int], None] | None = None) -> None:
         """Send a part of a file, read by `read_at`. Raises `Unreachable`. Cancellation: as for `send_all`."""
         self._check_open()
         end = offset + count
@@ -57,6 +57,8 @@ class MemoryStream:
                 data = await file.read_at(offset, step)
                 await self._push_all(data)
                 offset += len(data)
+                if moved is not None:
+                    moved(len(data))
                 if len(data) < step:
                     raise Unreachable(f"the file ended at byte {offset}, {end - offset} bytes before its announced end")
 

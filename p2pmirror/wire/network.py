@@ -6,6 +6,7 @@ Laws, which the conformance suite in `tests/wire` holds every implementation to:
 - `Unreachable` is the one error that a network raises while it runs; a wrong local address is an `OSError` at start.
 """
 
+from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
 from p2pmirror.wire.address import Address
@@ -49,10 +50,11 @@ class Stream(Protocol):
         """Send every byte of `data`. Raises `Unreachable` when the other end is gone."""
         ...
 
-    async def send_file(self, file: File, offset: int, count: int) -> None:
+    async def send_file(self, file: File, offset: int, count: int, moved: Callable[[int], None] | None = None) -> None:
         """Send `count` bytes of `file` from `offset`, without copies where the file has a descriptor.
 
-        Raises `Unreachable` when the other end is gone or the file ends early. A cold page does not stop the loop.
+        `moved` is told of every part that the socket has taken, in bytes, as it goes. Raises `Unreachable` when the
+        other end is gone or the file ends early. A cold page does not stop the loop.
         """
         ...
 

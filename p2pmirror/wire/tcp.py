@@ -10,7 +10,7 @@ Laws:
 import errno
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 import trio
@@ -60,8 +60,8 @@ class TcpStream:
         with self._one_send():
             await send_bytes(self._sock, data)
 
-    async def send_file(self, file: File, offset: int, count: int) -> None:
-        """Send `count` bytes of `file` from `offset`, by sendfile where it has a descriptor.
+    async def send_file(self, file: File, offset: int, count: int, moved: Callable[[int], None] | None = None) -> None:
+        """Send `count` bytes of `file` from `offset`, by sendfile where it has a descriptor; tell `moved` of each part.
 
         Raises `Unreachable` when the other end is gone, or the file ends early or cannot be read; the stream may only
         be closed then. Cancellation: as for `send_all`.
@@ -71,9 +71,9 @@ class TcpStream:
             if count == 0:
                 await trio.lowlevel.checkpoint()
             elif descriptor is None:
-                await send_by_reading(self._sock, file, offset, count)
+                await send_by_reading(self._sock, file, offset, count, moved)
             else:
-                await send_descriptor(self._sock, descriptor, offset, count, self._reading)
+                await send_descriptor(self._sock, descriptor, offset, count, reading=self._reading, moved=moved)
 
     async def receive_some(self, count_max: int) -> bytes:
         """Return 1 to `count_max` bytes, b"" at FIN. Raises `Unreachable`. Cancellation loses no byte."""

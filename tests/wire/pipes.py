@@ -11,6 +11,7 @@ from p2pmirror.wire.http_server import HttpServer, ServerOptions
 
 SERVER = Address("10.0.0.1", 80)
 EPOCH = "Thu, 01 Jan 1970 00:00:00 GMT"
+FILE_STEP_BYTES = 64 << 10  # of a file at a time
 
 
 class Pipe:
@@ -30,11 +31,17 @@ class Pipe:
             raise Unreachable("the other end is gone") from error
         self.sends.append(len(data))
 
-    async def send_file(self, file, offset, count):
-        data = await file.read_at(offset, count)
-        await self.send_all(data)
-        if len(data) < count:
-            raise Unreachable("the file ended early")
+    async def send_file(self, file, offset, count, moved=None):
+        end = offset + count
+        while offset < end:
+            step = min(FILE_STEP_BYTES, end - offset)
+            data = await file.read_at(offset, step)
+            await self.send_all(data)
+            if moved is not None:
+                moved(len(data))
+            offset += len(data)
+            if len(data) < step:
+                raise Unreachable("the file ended early")
 
     async def receive_some(self, count_max):
         assert count_max > 0
