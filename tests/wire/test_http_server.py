@@ -118,6 +118,17 @@ async def test_head_and_small_body_are_one_send():
         assert len(host.network.accepted[0].sends) == 2
 
 
+async def test_head_and_small_file_are_one_send():
+    """A small file is read first, and goes out with the head."""
+    file = MemoryFile(CONTENT)
+    async with serving(fixed(lambda: Response(200, body=FileBody(file, 1, 5000)))) as host:
+        assert await host.talk(GET + CLOSE) == answer("200 OK", body=CONTENT[1:5001]) + answer(
+            "200 OK", "Connection: close", body=CONTENT[1:5001]
+        )
+        assert len(host.network.accepted[0].sends) == 2
+    assert file.closes == 2
+
+
 async def test_head_requests_get_the_length_and_no_body(place):
     """HEAD: Content-Length is that of GET, given or computed; the body is closed and not sent."""
     ends = Ends()
@@ -338,6 +349,23 @@ async def test_a_file_that_ends_early_is_cut_short(place):
     assert file.closes == 1
 
 
+@pytest.mark.parametrize("raised", [Unreachable("a bad sector"), Bug("bug")])
+async def test_a_small_file_that_cannot_be_read_is_cut_short(place, raised, caplog):
+    """The head, and FIN behind it; the end is told, and only a bug is logged."""
+    told = []
+    file = MemoryFile(b"abc")
+
+    async def read_at(offset, count):
+        raise raised
+
+    file.read_at = read_at
+    made = fixed(lambda: Response(200, body=FileBody(file, 0, 3), done=lambda *end: told.append(end)))
+    async with serving(made, **place) as host:
+        assert await host.talk(GET + GET) == answer("200 OK", body=b"", length=3)
+    assert (told, file.closes) == ([(0, False)], 1)
+    assert bool(caplog.records) == isinstance(raised, Bug)
+
+
 @pytest.mark.parametrize(
     "make",
     [
@@ -512,6 +540,23 @@ async def test_a_client_that_takes_nothing_is_cut(autojump_clock, kind):
         assert host.server.connections == 0
     assert file.closes == (kind == "file")
     assert ends.closes == (kind == "pump")
+
+
+async def test_a_client_that_becomes_slow_in_the_middle_of_a_file_is_served_to_the_end(autojump_clock):
+    """Whoever takes a part in every `stall_s` is not cut, however quick it was before and however large the file."""
+    told = []
+    made = fixed(
+        lambda: Response(200, body=FileBody(MemoryFile(CONTENT), 0, len(CONTENT)), done=lambda *end: told.append(end))
+    )
+    async with serving(made, ServerOptions(stall_s=30), network=PipeNetwork(lockstep=True)) as host:
+        stream = await host.dial()
+        await stream.send_all(CLOSE)
+        got = await read_count(stream, 1_500_000)
+        while part := await stream.receive_some(128 << 10):
+            got += part
+            await trio.sleep(20)
+        assert got.endswith(CONTENT)
+    assert told == [(len(CONTENT), True)]
 
 
 async def test_a_slow_client_is_served_to_the_end(autojump_clock):
