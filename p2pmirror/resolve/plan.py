@@ -55,10 +55,10 @@ class Plan:
         """Take note that no provider more will come."""
         self._lookup_ended = True
 
-    def failed(self, provider: Provider, now: float) -> None:
+    def failed(self, provider: Provider) -> None:
         """Take note that this one will not answer: the next may be asked at once."""
         self._asked.discard(provider.node_id)
-        self._next_dial = now
+        self._next_dial = -inf
 
     def next_ask(self, now: float) -> Provider | None:
         """Return the provider to ask now, which then counts as asked; None when it is not time or nobody is left."""

@@ -10,11 +10,11 @@ from p2pmirror.errors import NotHere, PeerMisbehaved, Unreachable
 from p2pmirror.oci import Digest
 from p2pmirror.peers.protocol import Answer, Peers, Question
 from p2pmirror.peers.scores import Scores
-from p2pmirror.resolve.patience import Patience
 from p2pmirror.resolve.plan import Plan
 from p2pmirror.resolve.want import Trail
 from p2pmirror.routing.protocol import CHECKING, Provider, Router, key_of
 from p2pmirror.wire.identity import NodeId
+from p2pmirror.wire.patience import Patience
 
 DIAL_GAP_S = 0.05  # between dials: most answers come sooner, so that a second dial is the exception
 HEAD_S = 1.0  # headers or a 404 come within it: containerd waits much longer, but a miss must stay cheap
@@ -161,13 +161,13 @@ class _Race:
                 answer.close()
                 raise
         except NotHere:
-            self._plan.failed(provider, self._clock.now())
+            self._plan.failed(provider)
         except Unreachable:
             self._sources.broke(provider)
-            self._plan.failed(provider, self._clock.now())
+            self._plan.failed(provider)
         except PeerMisbehaved:
             self._sources.misbehaved(provider, self._digest)
-            self._plan.failed(provider, self._clock.now())
+            self._plan.failed(provider)
         else:
             if self.won is None:
                 self.won = Won(provider, answer)

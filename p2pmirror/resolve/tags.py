@@ -10,10 +10,10 @@ import trio
 
 from p2pmirror.errors import NotHere
 from p2pmirror.oci import Digest
-from p2pmirror.resolve.patience import Patience
 from p2pmirror.resolve.want import Want
 from p2pmirror.routing.protocol import CHECKING, Router, TagClaim, key_of
 from p2pmirror.store.protocol import Inventory
+from p2pmirror.wire.patience import Patience
 
 SETTLE_S = 0.01  # after the first claim, for a newer one: the holders of a key answer within a round trip of each other
 

@@ -43,7 +43,7 @@ def test_after_a_failure_the_next_one_is_asked_at_once() -> None:
     race.learnt(provider(1))
     race.learnt(provider(2))
     race.next_ask(0.0)
-    race.failed(provider(1), 0.01)
+    race.failed(provider(1))
     assert race.next_ask(0.01) == provider(2)
 
 
@@ -53,7 +53,7 @@ def test_a_provider_counts_once() -> None:
     race.learnt(provider(1))
     race.learnt(provider(1))
     race.next_ask(0.0)
-    race.failed(provider(1), 0.0)
+    race.failed(provider(1))
     race.learnt(provider(1))
     assert race.next_ask(0.5) is None
 
@@ -98,7 +98,7 @@ def test_all_failed_is_lost_only_when_no_more_can_come() -> None:
     race = plan()
     race.learnt(provider(1))
     race.next_ask(0.0)
-    race.failed(provider(1), 0.01)
+    race.failed(provider(1))
     assert not race.lost(0.02)
     race.lookup_ended()
     assert race.lost(0.02)
@@ -119,7 +119,7 @@ def test_no_more_than_the_allowed_number_is_asked() -> None:
         race.learnt(provider(number))
     for number in (1, 2):
         assert race.next_ask(number / 10) is not None
-        race.failed(provider(number), number / 10)
+        race.failed(provider(number))
     assert race.next_ask(0.5) is None
     assert race.lost(0.5)
     assert race.wakes_at() == 1.0
@@ -150,7 +150,7 @@ def test_every_race_ends(events: list[tuple[str, int]]) -> None:
             case "end":
                 race.lookup_ended()
             case "fail" if asked:
-                race.failed(asked[-1], now)
+                race.failed(asked[-1])
             case "wait":
                 assert now <= race.wakes_at() < inf
                 now = race.wakes_at()

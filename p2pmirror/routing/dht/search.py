@@ -28,6 +28,7 @@ from p2pmirror.routing.dht.view import View
 from p2pmirror.routing.protocol import Key
 from p2pmirror.wire.address import Address
 from p2pmirror.wire.identity import NodeId
+from p2pmirror.wire.patience import Patience
 
 KNOWN_AT_START = 20  # contacts that a lookup begins with: k of the paper; more than its 8 holders, since some are gone
 ASK_LIMIT_S = 0.100  # a node that is silent so long has failed for this lookup; pulls wait 30 ms
@@ -59,6 +60,7 @@ class Search:
         self._view = view
         self._rpc = rpc
         self._question = question
+        self._clock = Patience()
         self._on_found = on_found
         self._on_checking = on_checking
         contacts = view.table.closest(target, KNOWN_AT_START)
@@ -73,13 +75,13 @@ class Search:
         """Ask until the lookup has ended. Raises nothing; cancellation ends it."""
         try:
             while True:
-                now = trio.current_time()
+                now = self._clock.now()
                 self._take_answers(now)
                 self._give_up(now)
                 for node_id in self.lookup.next_asks(now):
                     await self._ask(node_id)
                 await self._repeat()
-                if self.lookup.ended(trio.current_time()):
+                if self.lookup.ended(self._clock.now()):
                     break
                 await self._wait()
         finally:
@@ -88,10 +90,10 @@ class Search:
         self._view.table.looked_up(self._target, trio.current_time())
 
     async def _wait(self) -> None:
+        now = self._clock.now()
         deadlines = [min(out.repeat_at, out.deadline) for out in self._out.values()]
-        soft = self.lookup.next_deadline(trio.current_time())
-        with trio.move_on_at(min([*deadlines, trio.current_time() + ASK_LIMIT_S if soft is None else soft])):
-            await self._arrived.wait()
+        soft = self.lookup.next_deadline(now)
+        await self._clock.wait(self._arrived, min([*deadlines, now + ASK_LIMIT_S if soft is None else soft]))
 
     async def _ask(self, node_id: NodeId) -> None:
         to = self._addresses[node_id]
@@ -101,8 +103,8 @@ class Search:
             self.lookup.asked(node_id, 0.0)
             self.lookup.failed(node_id)
             return
-        soft_deadline = trio.current_time() + self._rpc.soft_s(to)
-        self._out[node_id] = _Out(asked, soft_deadline, trio.current_time() + ASK_LIMIT_S)
+        soft_deadline = self._clock.now() + self._rpc.soft_s(to)
+        self._out[node_id] = _Out(asked, soft_deadline, self._clock.now() + ASK_LIMIT_S)
         self.lookup.asked(node_id, soft_deadline)
         await self._rpc.send(asked)
 
@@ -149,7 +151,7 @@ class Search:
 
     async def _repeat(self) -> None:
         for out in list(self._out.values()):
-            if out.repeat_at <= trio.current_time():
+            if out.repeat_at <= self._clock.now():
                 out.repeat_at = out.deadline  # once: two lost in a row are rarer than a node that is gone
                 await self._rpc.send(out.asked)
 

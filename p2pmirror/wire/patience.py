@@ -15,26 +15,37 @@ LOST_S_MAX = 0.5  # given back in all: beyond it the machine is too slow for any
 
 
 class Patience:
-    """A clock in seconds for one short piece of work; begins at trio's time."""
+    """A clock in seconds for one short piece of work, whose task does nothing but look at it and wait by it.
+
+    Begins at trio's time. What passes between two looks without a wait is time in which the process did not run.
+    """
 
     def __init__(self) -> None:
         """Begin with nothing lost."""
         self._lost_s = 0.0
+        self._seen = trio.current_time()
 
     def now(self) -> float:
         """Return the time without what was lost."""
-        return trio.current_time() - self._lost_s
+        self._look(self._seen)
+        return self._seen - self._lost_s
 
     async def wait(self, event: trio.Event, until: float) -> None:
         """Wait for the event, at most until this clock shows `until`. Cancellation leaves nothing behind."""
         while not event.is_set() and self.now() < until:
-            intended = min(until + self._lost_s, trio.current_time() + SLICE_S)
+            intended = min(until + self._lost_s, self._seen + SLICE_S)
             with trio.move_on_at(intended):
                 await event.wait()
-            late_s = trio.current_time() - intended
-            if late_s > LATE_S:
-                self._lost_s = min(LOST_S_MAX, self._lost_s + late_s)
+            self._look(intended)
         for _ in range(PASSES):
             if event.is_set():
                 break
             await trio.lowlevel.checkpoint()
+            self._look(self._seen)
+
+    def _look(self, expected: float) -> None:
+        """Look at trio's clock, which was expected to show about this."""
+        self._seen = trio.current_time()
+        late_s = self._seen - expected
+        if late_s > LATE_S:
+            self._lost_s = min(LOST_S_MAX, self._lost_s + late_s)

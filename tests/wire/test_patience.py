@@ -5,7 +5,7 @@ import time
 import trio
 from trio.testing import MockClock
 
-from p2pmirror.resolve.patience import LOST_S_MAX, Patience
+from p2pmirror.wire.patience import LOST_S_MAX, Patience
 
 
 async def freeze_after(clock: MockClock, delay_s: float, frozen_s: float, event: trio.Event | None = None) -> None:
@@ -72,3 +72,13 @@ async def test_a_real_freeze_is_noticed() -> None:
         nursery.start_soon(block)
         await patience.wait(event, patience.now() + 0.03)
         assert event.is_set()
+
+
+async def test_a_freeze_between_two_looks_is_noticed(autojump_clock: MockClock) -> None:
+    """A process that is frozen before it waits at all has lost nothing either."""
+    patience, began = Patience(), trio.current_time()
+    until = patience.now() + 0.03
+    autojump_clock.jump(0.2)
+    assert patience.now() < until
+    await patience.wait(trio.Event(), until)
+    assert trio.current_time() - began >= 0.2 + 0.03 - 0.001
