@@ -24,8 +24,9 @@ from p2pmirror.wire.http import Sink
 from p2pmirror.wire.identity import NodeId
 
 TAIL_BYTES = 64 * 1024  # withheld until the digest is known: small beside any layer that is worth relaying
-BUFFER_BYTES_MIN = 64 * 1024  # what each buffer of a slow transfer holds
+BUFFER_BYTES_MIN = 32 * 1024  # what each holds at first: three are 96 KiB for a client that stands still
 BUFFER_BYTES_MAX = 1024 * 1024  # what it grows to in a quick one: fewer and longer receives, hashes and sends
+GROWS_AFTER_BYTES = 4 << 20  # Linux takes 4 MiB (tcp_wmem) for a client that reads nothing: that is no quickness
 BUFFERS = 3  # one fills, one is hashed and sent, one lies between
 STALL_S = 1.0  # without a byte: look for another source
 STALL_MAX_S = 10.0  # without a byte and without another source: give up
@@ -148,7 +149,7 @@ class Relay:
             else:
                 await self._send_and_hash(sink, data[:now], hasher, data)
                 tail += data[now:]
-            free.send_nowait(_grown(data))
+            free.send_nowait(_grown(data, sink.sent))
         if hasher is not None:
             self._check(hasher)
             await sink.send_all(tail)
@@ -246,12 +247,15 @@ async def _receive(answer: Answer, buffer: memoryview) -> int:
     return count
 
 
-def _grown(data: memoryview) -> bytearray:
-    """Return the buffer to fill next: the same, or one twice as long when it had been filled to the brim."""
+def _grown(data: memoryview, taken: int) -> bytearray:
+    """Return the buffer to fill next: the same, or one twice as long.
+
+    It grows when it had been filled to the brim and more was `taken` than the kernel holds for a client that stalls.
+    """
     buffer = data.obj
     assert isinstance(buffer, bytearray)
-    full = len(data) == len(buffer) < BUFFER_BYTES_MAX
-    return bytearray(2 * len(buffer)) if full else buffer
+    grows = len(data) == len(buffer) < BUFFER_BYTES_MAX and taken > GROWS_AFTER_BYTES
+    return bytearray(2 * len(buffer)) if grows else buffer
 
 
 def _only(group: BaseExceptionGroup[BaseException]) -> BaseException:

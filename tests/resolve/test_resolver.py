@@ -13,7 +13,7 @@ from p2pmirror.peers.scores import Scores
 from p2pmirror.resolve.hashing import hashing_inline
 from p2pmirror.resolve.metrics import ResolveMetrics
 from p2pmirror.resolve.race import RaceOptions, Sources
-from p2pmirror.resolve.relay import STALL_MAX_S, TAIL_BYTES
+from p2pmirror.resolve.relay import BUFFER_BYTES_MIN, GROWS_AFTER_BYTES, STALL_MAX_S, TAIL_BYTES
 from p2pmirror.resolve.resolver import MirrorResolver, ResolveOptions
 from p2pmirror.resolve.want import Arriving, Held, InHand, Trail, Want
 from p2pmirror.routing.memory import MemoryRouters
@@ -470,6 +470,32 @@ async def test_running_relays_are_listed(autojump_clock: trio.testing.MockClock)
         nursery.cancel_scope.cancel()
     found.close()
     assert world.resolver.transfers() == []
+
+
+class MeasuringSink(KeptSink):
+    """A sink that notes where each send began and how long it was."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sends: list[tuple[int, int]] = []
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        self.sends.append((self.sent, len(data)))
+        await super().send_all(data)
+
+
+async def test_buffers_grow_only_for_a_client_that_takes(autojump_clock: trio.testing.MockClock) -> None:
+    """What the kernel takes for a client that reads nothing passes through small buffers; then they grow."""
+    data = Random(8).randbytes(12_000_000)
+    world = World({1: Script(data, chunk=1 << 20)}, has=(Digest.of(data),))
+    found = await world.find(Want("blob", "docker.io", "library/app", Digest.of(data)))
+    assert isinstance(found, Arriving)
+    sink = MeasuringSink()
+    await found.pump(sink)
+    found.close()
+    assert bytes(sink.data) == data
+    assert max(count for start, count in sink.sends if start < GROWS_AFTER_BYTES) <= BUFFER_BYTES_MIN
+    assert max(count for _, count in sink.sends) > BUFFER_BYTES_MIN
 
 
 @pytest.mark.parametrize("make", [blob, manifest, lambda: manifest("1"), lambda: blob(byte_range="bytes=1000-")])
