@@ -16,7 +16,7 @@ from p2pmirror.config.quantities import parse_duration, parse_size, parse_switch
 from p2pmirror.oci import Invalid, canonical_registry, check_registry
 from p2pmirror.oci.filters import Filters
 from p2pmirror.routing import bootstrap
-from p2pmirror.routing.dht.codec import ZONE_CHARS_MAX
+from p2pmirror.routing.dht.messages import ZONE_CHARS_MAX
 from p2pmirror.wire.address import Address, split_host_port
 
 REGISTRY_PORT = 29999

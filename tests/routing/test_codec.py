@@ -8,29 +8,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from p2pmirror.oci import Digest
-from p2pmirror.routing.dht.codec import (
+from p2pmirror.routing.dht.codec import DATAGRAM_BYTES_MAX, Fitter, NullSeal, decode, encode
+from p2pmirror.routing.dht.messages import (
     ALIVE,
     COMPLETE,
-    DATAGRAM_BYTES_MAX,
     Claim,
     Contact,
     Contacts,
     Entry,
-    Fitter,
     Found,
     Malformed,
     Members,
     News,
     NodeInfo,
     Noted,
-    NullSeal,
     Providers,
     Reached,
     Reply,
     Request,
     Store,
-    decode,
-    encode,
     pack_address,
     unpack_address,
 )

@@ -10,7 +10,8 @@ import trio
 from prometheus_client import CollectorRegistry
 
 from p2pmirror.routing.bootstrap import parse
-from p2pmirror.routing.dht.codec import (
+from p2pmirror.routing.dht.codec import NullSeal, decode, encode
+from p2pmirror.routing.dht.messages import (
     Challenge,
     Contact,
     DialFailed,
@@ -20,14 +21,11 @@ from p2pmirror.routing.dht.codec import (
     MembersAfter,
     NodeInfo,
     Noted,
-    NullSeal,
     Ping,
     PingThrough,
     Reply,
     Request,
     Store,
-    decode,
-    encode,
     pack_address,
 )
 from p2pmirror.routing.dht.node import DhtOptions, DhtRouter

@@ -8,8 +8,8 @@ import msgspec
 import pytest
 
 from p2pmirror.routing.dht import members as room
-from p2pmirror.routing.dht.codec import ALIVE, GONE, LEFT, NEWS_MAX, SUSPECT, News, NodeInfo, pack_address
 from p2pmirror.routing.dht.members import FRESH_S, GONE_KEPT_S, SUSPICION_S, Change, Membership
+from p2pmirror.routing.dht.messages import ALIVE, GONE, LEFT, NEWS_MAX, SUSPECT, News, NodeInfo, pack_address
 from p2pmirror.wire.address import Address
 from p2pmirror.wire.identity import NodeId
 

@@ -2,7 +2,7 @@
 
 from random import Random
 
-from p2pmirror.routing.dht.codec import COMPLETE, PARTIAL, WITHDRAWN
+from p2pmirror.routing.dht.messages import COMPLETE, PARTIAL, WITHDRAWN
 from p2pmirror.routing.dht.placement import RENEW_FRACTION, RETRY_S, TTL_S, WITHDRAW_TRIES_MAX, Placement
 from p2pmirror.routing.protocol import Key, Offer
 from p2pmirror.wire.identity import NodeId

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from p2pmirror.routing.dht import records as room
-from p2pmirror.routing.dht.codec import COMPLETE, PARTIAL, RECORDS_MAX, WITHDRAWN, Claim, Entry
+from p2pmirror.routing.dht.messages import COMPLETE, PARTIAL, RECORDS_MAX, WITHDRAWN, Claim, Entry
 from p2pmirror.routing.dht.records import Records
 from p2pmirror.wire.address import Address
 from p2pmirror.wire.identity import NodeId

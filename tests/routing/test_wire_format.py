@@ -2,7 +2,8 @@
 
 import msgpack
 
-from p2pmirror.routing.dht.codec import Contact, Contacts, FindNode, Noted, Reply, Request, decode, encode
+from p2pmirror.routing.dht.codec import decode, encode
+from p2pmirror.routing.dht.messages import Contact, Contacts, FindNode, Noted, Reply, Request
 
 ID, NODE, HOME = b"12345678", bytes(range(20)), b"\x0a\x00\x00\x01\x75\x2e"
 

@@ -8,7 +8,8 @@ Laws:
 
 import trio
 
-from p2pmirror.routing.dht.codec import (
+from p2pmirror.routing.dht.liveness import CHECK_S, Liveness
+from p2pmirror.routing.dht.messages import (
     MEMBERS_MAX,
     PARTIAL,
     AnyAnswer,
@@ -33,7 +34,6 @@ from p2pmirror.routing.dht.codec import (
     pack_address,
     unpack_address,
 )
-from p2pmirror.routing.dht.liveness import CHECK_S, Liveness
 from p2pmirror.routing.dht.records import Record
 from p2pmirror.routing.dht.rpc import Rpc
 from p2pmirror.routing.dht.view import View

@@ -13,8 +13,8 @@ import trio
 
 from p2pmirror.errors import Unreachable
 from p2pmirror.routing.dht.answers import aged
-from p2pmirror.routing.dht.codec import COMPLETE, DialFailed, Found, unpack_address
 from p2pmirror.routing.dht.liveness import Liveness
+from p2pmirror.routing.dht.messages import COMPLETE, DialFailed, Found, unpack_address
 from p2pmirror.routing.dht.records import Record, Source
 from p2pmirror.routing.dht.rpc import Rpc
 from p2pmirror.routing.dht.search import find_providers

@@ -8,8 +8,8 @@ import trio
 
 from p2pmirror.errors import Unreachable
 from p2pmirror.routing.bootstrap import Bootstrap
-from p2pmirror.routing.dht.codec import Members, MembersAfter, unpack_address
 from p2pmirror.routing.dht.liveness import Liveness
+from p2pmirror.routing.dht.messages import Members, MembersAfter, unpack_address
 from p2pmirror.routing.dht.rpc import Rpc
 from p2pmirror.routing.dht.search import find_nodes
 from p2pmirror.routing.dht.view import View

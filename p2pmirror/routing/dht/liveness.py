@@ -9,8 +9,8 @@ Follows SWIM, section 3.1 (ping, ping-req). DESIGN.md section 4, "Liveness".
 import trio
 
 from p2pmirror.errors import Unreachable
-from p2pmirror.routing.dht.codec import Contact, Ping, PingThrough, Pong, Reached, pack_address
 from p2pmirror.routing.dht.members import Known
+from p2pmirror.routing.dht.messages import Contact, Ping, PingThrough, Pong, Reached, pack_address
 from p2pmirror.routing.dht.rpc import Rpc
 from p2pmirror.routing.dht.view import View
 from p2pmirror.routing.metrics import RoutingMetrics

@@ -18,7 +18,7 @@ from typing import Literal
 
 import msgspec
 
-from p2pmirror.routing.dht.codec import ALIVE, GONE, LEFT, NEWS_MAX, SUSPECT, News, NodeInfo, unpack_address
+from p2pmirror.routing.dht.messages import ALIVE, GONE, LEFT, NEWS_MAX, SUSPECT, News, NodeInfo, unpack_address
 from p2pmirror.routing.protocol import MemberState
 from p2pmirror.wire.address import Address
 from p2pmirror.wire.identity import NodeId

@@ -14,22 +14,21 @@ import trio
 from p2pmirror.errors import Unreachable
 from p2pmirror.routing.bootstrap import Bootstrap
 from p2pmirror.routing.dht.answers import Answers
-from p2pmirror.routing.dht.codec import (
-    ZONE_CHARS_MAX,
-    Claim,
-    Goodbye,
-    NodeInfo,
-    NullSeal,
-    Pong,
-    Reply,
-    Seal,
-    pack_address,
-    unpack_address,
-)
+from p2pmirror.routing.dht.codec import NullSeal, Seal
 from p2pmirror.routing.dht.finding import Finder
 from p2pmirror.routing.dht.join import Join
 from p2pmirror.routing.dht.liveness import Liveness
 from p2pmirror.routing.dht.members import Change
+from p2pmirror.routing.dht.messages import (
+    ZONE_CHARS_MAX,
+    Claim,
+    Goodbye,
+    NodeInfo,
+    Pong,
+    Reply,
+    pack_address,
+    unpack_address,
+)
 from p2pmirror.routing.dht.placement import Placement
 from p2pmirror.routing.dht.publish import Publisher
 from p2pmirror.routing.dht.rpc import Rpc

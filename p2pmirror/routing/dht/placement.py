@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from random import Random
 
-from p2pmirror.routing.dht.codec import COMPLETE, PARTIAL, WITHDRAWN, Claim, Entry
+from p2pmirror.routing.dht.messages import COMPLETE, PARTIAL, WITHDRAWN, Claim, Entry
 from p2pmirror.routing.protocol import Key, Offer
 from p2pmirror.wire.identity import NodeId
 

@@ -7,9 +7,9 @@ sent to a holder that has the latest word.
 import trio
 
 from p2pmirror.errors import Unreachable
-from p2pmirror.routing.dht.codec import Entry, Request, Store, Stored
 from p2pmirror.routing.dht.lookup import HOLDERS
 from p2pmirror.routing.dht.members import Change
+from p2pmirror.routing.dht.messages import Entry, Request, Store, Stored
 from p2pmirror.routing.dht.placement import TTL_S, Placement
 from p2pmirror.routing.dht.rpc import Rpc
 from p2pmirror.routing.dht.search import find_nodes

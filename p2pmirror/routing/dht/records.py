@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from random import Random
 
-from p2pmirror.routing.dht.codec import RECORDS_MAX, WITHDRAWN, Entry
+from p2pmirror.routing.dht.messages import RECORDS_MAX, WITHDRAWN, Entry
 from p2pmirror.routing.protocol import Key, TagClaim
 from p2pmirror.wire.address import Address
 from p2pmirror.wire.identity import NodeId

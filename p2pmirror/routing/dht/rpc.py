@@ -20,21 +20,18 @@ import msgspec
 import trio
 
 from p2pmirror.errors import Unreachable
-from p2pmirror.routing.dht.codec import (
-    DATAGRAM_BYTES_MAX,
+from p2pmirror.routing.dht.codec import DATAGRAM_BYTES_MAX, Fitter, Seal, decode
+from p2pmirror.routing.dht.lookup import soft_timeout_s
+from p2pmirror.routing.dht.messages import (
     AnyAnswer,
     AnyQuestion,
     Challenge,
-    Fitter,
     Malformed,
     News,
     Reply,
     Request,
-    Seal,
-    decode,
     pack_address,
 )
-from p2pmirror.routing.dht.lookup import soft_timeout_s
 from p2pmirror.routing.metrics import RoutingMetrics
 from p2pmirror.wire.address import Address
 from p2pmirror.wire.identity import NodeId

@@ -11,7 +11,8 @@ from functools import partial
 import trio
 
 from p2pmirror.errors import Unreachable
-from p2pmirror.routing.dht.codec import (
+from p2pmirror.routing.dht.lookup import PENDING_S, Lookup
+from p2pmirror.routing.dht.messages import (
     AnyAnswer,
     AnyQuestion,
     Contact,
@@ -22,7 +23,6 @@ from p2pmirror.routing.dht.codec import (
     Providers,
     unpack_address,
 )
-from p2pmirror.routing.dht.lookup import PENDING_S, Lookup
 from p2pmirror.routing.dht.rpc import Asked, Rpc
 from p2pmirror.routing.dht.view import View
 from p2pmirror.routing.protocol import Key

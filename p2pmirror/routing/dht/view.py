@@ -11,8 +11,8 @@ from random import Random
 
 import msgspec
 
-from p2pmirror.routing.dht.codec import Contact, News, NodeInfo, Store, pack_address, unpack_address
 from p2pmirror.routing.dht.members import Change, Membership
+from p2pmirror.routing.dht.messages import Contact, News, NodeInfo, Store, pack_address, unpack_address
 from p2pmirror.routing.dht.records import Records
 from p2pmirror.routing.dht.table import Table
 from p2pmirror.wire.address import Address
