@@ -1,7 +1,7 @@
 """Asking another agent over HTTP: the registry API, with the header that says that a peer asks.
 
 Laws: an answer is handed out only when its status, length and first byte are those of the question; what no honest
-agent answers is `PeerMisbehaved`; an agent that is busy or in trouble is `Unreachable` for now.
+agent answers is `PeerMisbehaved`; an agent that is busy or in trouble is `Unreachable`.
 """
 
 from urllib.parse import quote

@@ -12,6 +12,7 @@ import pytest
 
 from p2pmirror.demo.failed import DemoFailed
 from p2pmirror.demo.place import check_ports, places
+from tests.groups import leave_out
 
 SMALL = ("--mib", "24", "--rate", "6Mi")  # some 15 s
 BEGIN_S = 30.0
@@ -24,7 +25,7 @@ def demo(tmp_path):
     try:
         check_ports(places(tmp_path))
     except DemoFailed as error:
-        pytest.skip(f"left out: demo ({str(error).splitlines()[1].strip()})")
+        leave_out("demo", str(error).splitlines()[1].strip())
     started = []
 
     def start(*arguments):

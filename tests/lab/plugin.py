@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.groups import leave_out
 from tests.lab import builds, sweep
 from tests.lab.containerd import Build
 from tests.lab.lab import running
@@ -40,7 +41,7 @@ def find_build(which: str) -> Build:
         assert build is not None, "the lab was left in although containerd is missing"
         return build
     if not builds.containerd_2_at_hand():
-        pytest.skip(f"left out: containerd {builds.VERSION} (needs Go to build it)")
+        leave_out(f"containerd {builds.VERSION}", "needs Go to build it", mendable=False)
     return builds.containerd_2()
 
 

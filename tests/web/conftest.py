@@ -1,9 +1,8 @@
 """The web's tests: their fixture, and whether there is a browser for those that need one."""
 
-import os
-
 import pytest
 
+from tests.groups import leave_out
 from tests.web.chromium import executable
 from tests.web.setting import Bench
 
@@ -12,10 +11,7 @@ from tests.web.setting import Bench
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Leave the group `browser` out by name where there is no browser; in CI it fails instead."""
     if item.get_closest_marker("browser") and executable() is None:
-        reason = "left out: browser (needs chromium)"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason, pytrace=False)
-        pytest.skip(reason)
+        leave_out("browser", "needs chromium")
 
 
 @pytest.fixture

@@ -88,7 +88,7 @@ class Contents:
         return kept
 
     def give_up_directory(self) -> None:
-        """Read over gRPC for now: the directory holds nothing of what containerd lists."""
+        """Read over gRPC, until a later walk finds the directory again: it holds nothing of what containerd lists."""
         self._say(f"content is read over gRPC: {self._directory} cannot be opened or holds none of it")
         self._directory = None
 
