@@ -44,24 +44,22 @@ class MemoryDatagrams:
         """The bound address, with its real port."""
         return self._address
 
-    async def send(self, data: bytes, to: Address) -> None:
-        """Send one datagram, or lose it. Raises ClosedResourceError once closed. Cancelled: not sent."""
-        await trio.lowlevel.checkpoint()
-        self._check_open()
-        if len(data) <= PAYLOAD_BYTES_MAX:
+    def send(self, data: bytes, to: Address) -> None:
+        """Send one datagram, or lose it."""
+        if not self._closed and len(data) <= PAYLOAD_BYTES_MAX:
             self._deliver(self, bytes(data), to)
 
-    async def receive(self) -> tuple[bytes, Address]:
-        """Return the next datagram and its sender. Raises ClosedResourceError once closed. Cancellation loses none."""
+    async def deliver(self, take: Callable[[bytes, Address], None]) -> None:
+        """Hand over every datagram; see `network.Datagrams`."""
         await trio.lowlevel.checkpoint()
-        while True:
-            self._check_open()
+        while not self._closed:
             self.settle(trio.current_time())
-            if self._arrived:
+            while self._arrived:
                 data, source = self._arrived.popleft()
                 self._bytes -= len(data)
-                return data, source
-            await self._wakeup.wait(self._flying[0][0] if self._flying else NEVER)
+                take(data, source)
+            if not self._closed:
+                await self._wakeup.wait(self._flying[0][0] if self._flying else NEVER)
 
     async def aclose(self) -> None:
         """Close the port at once. Cancellation: closed all the same."""
@@ -94,7 +92,3 @@ class MemoryDatagrams:
             if path.is_up() and self._bytes + len(data) <= PORT_BYTES:
                 self._arrived.append((data, source))
                 self._bytes += len(data)
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise trio.ClosedResourceError("this port is closed")

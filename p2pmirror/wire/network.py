@@ -104,16 +104,19 @@ class Datagrams(Protocol):
         """Return the bound address."""
         ...
 
-    async def send(self, data: bytes, to: Address) -> None:
-        """Send one datagram; what cannot be sent (no route, no buffer) is lost without an error."""
+    def send(self, data: bytes, to: Address) -> None:
+        """Send one datagram; what cannot be sent now (no route, no buffer, a closed port) is lost without an error."""
         ...
 
-    async def receive(self) -> tuple[bytes, Address]:
-        """Return the next datagram and where it came from; an ICMP error is not an error here."""
+    async def deliver(self, take: Callable[[bytes, Address], None]) -> None:
+        """Hand every datagram and its source to `take`, as they come, until the port is closed; for one task at a time.
+
+        What `take` raises is raised here. An ICMP error is not an error here. Cancellation loses no datagram.
+        """
         ...
 
     async def aclose(self) -> None:
-        """Close the port; a waiting `receive` raises `trio.ClosedResourceError`."""
+        """Close the port; `deliver` returns."""
         ...
 
 

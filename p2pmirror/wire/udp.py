@@ -1,10 +1,11 @@
 """UDP on trio: whole datagrams with where they came from; nothing that happens on the way is an error.
 
-Law: only closing ends a `receive`; what cannot be sent now is lost, as it might have been lost further on.
+Law: only closing ends a `deliver`; what cannot be sent now is lost, as it might have been lost further on.
 """
 
 import errno
 import socket
+from collections.abc import Callable
 from contextlib import suppress
 
 import trio
@@ -14,14 +15,14 @@ from p2pmirror.wire.socket_address import family_of, from_kernel, to_kernel
 from p2pmirror.wire.tcp import bind
 
 DATAGRAM_BYTES_MAX = 65535  # the length field of UDP has 16 bits: no datagram is longer, so none is cut
+DATAGRAMS_PER_STEP = 64  # then the loop turns once: half a millisecond of answering
 
 
 class UdpDatagrams:
     """One bound UDP socket, as `network.Datagrams` describes it."""
 
     def __init__(self, sock: socket.socket) -> None:
-        self._plain = sock  # to send without ever waiting
-        self._sock = trio.socket.from_stdlib_socket(sock)
+        self._sock = sock  # does not block
         self._address = from_kernel(sock.getsockname())
         # An unspecified IPv6 address that the kernel turned down has become an IPv4 one: ask what is there.
         self._family = family_of(self._address)
@@ -31,29 +32,34 @@ class UdpDatagrams:
         """The bound address, with its real port."""
         return self._address
 
-    async def send(self, data: bytes, to: Address) -> None:
-        """Send one datagram, or lose it. Raises ClosedResourceError once closed. Cancelled: not sent."""
-        await trio.lowlevel.checkpoint()
-        if self._plain.fileno() < 0:
-            raise trio.ClosedResourceError("this port is closed")
-        with suppress(OSError):  # no room, no route, too long, refused by a firewall
-            self._plain.sendto(data, to_kernel(to, self._family))
+    def send(self, data: bytes, to: Address) -> None:
+        """Send one datagram, or lose it."""
+        with suppress(OSError):  # no room, no route, too long, refused by a firewall, closed
+            self._sock.sendto(data, to_kernel(to, self._family))
 
-    async def receive(self) -> tuple[bytes, Address]:
-        """Return the next datagram and its sender. Raises ClosedResourceError once closed. Cancellation loses none."""
+    async def deliver(self, take: Callable[[bytes, Address], None]) -> None:
+        """Hand over every datagram; see `network.Datagrams`."""
         while True:
             try:
-                data, name = await self._sock.recvfrom(DATAGRAM_BYTES_MAX)
-            except OSError as error:
-                if error.errno in {errno.EBADF, errno.ENOTSOCK}:
-                    raise trio.ClosedResourceError("this port is closed") from error
-                await trio.lowlevel.checkpoint()  # an ICMP error about an earlier datagram: not this one's business
-                continue
-            return data, from_kernel(name)
+                await trio.lowlevel.wait_readable(self._sock)
+            except (trio.ClosedResourceError, ValueError):  # ValueError: closed before the wait began
+                return
+            for _ in range(DATAGRAMS_PER_STEP):
+                try:
+                    data, name = self._sock.recvfrom(DATAGRAM_BYTES_MAX)
+                except BlockingIOError:
+                    break
+                except OSError as error:
+                    if error.errno == errno.EBADF:
+                        return
+                    continue  # an ICMP error about an earlier datagram: not this one's business
+                take(data, from_kernel(name))
 
     async def aclose(self) -> None:
         """Close the port at once. Cancellation: closed all the same."""
-        self._sock.close()
+        if self._sock.fileno() >= 0:
+            trio.lowlevel.notify_closing(self._sock)
+            self._sock.close()
         await trio.lowlevel.checkpoint()
 
 

@@ -35,6 +35,7 @@ from p2pmirror.wire.address import Address
 from p2pmirror.wire.identity import NodeId
 from p2pmirror.wire.memory import Link, MemoryNetwork, MemoryWorld
 from tests.routing.conformance import SETTLE_S, Cluster, RouterConformance, find_all, find_first, ids, key
+from tests.wire.datagrams import inbox
 
 LAN = Link(latency_s=0.0002)
 
@@ -303,13 +304,13 @@ async def test_garbage_is_counted_and_dropped(autojump_clock: Any) -> None:
         target = Address(world.host(0), 29998)
         random = Random(3)
         for length in (0, 1, 2, 30, 500, 1200):
-            await port.send(random.randbytes(length), target)
-        await port.send(NullSeal().seal(b"\xc1", target), target)
-        await port.send(bytes(1201), target)
+            port.send(random.randbytes(length), target)
+        port.send(NullSeal().seal(b"\xc1", target), target)
+        port.send(bytes(1201), target)
         unasked = Reply(bytes(8), bytes(20), Noted())
-        await port.send(NullSeal().seal(encode(unasked), target), target)
+        port.send(NullSeal().seal(encode(unasked), target), target)
         with trio.move_on_after(1):
-            pytest.fail(f"{await port.receive()} came back")
+            await port.deliver(lambda data, _: pytest.fail(f"{data!r} came back"))
         assert world.metric(0, "dropped_total", reason="undecodable") == 7
         assert world.metric(0, "dropped_total", reason="too_large") == 1
         assert world.metric(0, "dropped_total", reason="unasked") == 1
@@ -329,9 +330,10 @@ async def test_a_stranger_gets_a_cookie_and_no_more_bytes_than_it_sent(autojump_
         questions += [Store(b"b" * 8, info.registry, "", 60, ()), MembersAfter(bytes(20)), Goodbye(b"b" * 8)]
         for question in [*questions, DialFailed(bytes(20))]:
             sent = NullSeal().seal(encode(Request(b"i" * 8, b"s" * 20, b"wrong!!!", question)), target)
-            await port.send(sent, target)
-            with trio.fail_after(1):
-                answer, _ = await port.receive()
+            port.send(sent, target)
+            async with inbox(port) as received:
+                with trio.fail_after(1):
+                    answer, _ = await received.receive()
             assert len(answer) <= len(sent)
             reply = decode(NullSeal().open(answer, target))
             assert isinstance(reply, Reply)

@@ -14,6 +14,7 @@ from p2pmirror.errors import Unreachable
 from p2pmirror.wire.address import Address
 from p2pmirror.wire.network import File, Listener, Network, Stream
 from tests.cancellation import cancel_at_every_checkpoint
+from tests.wire.datagrams import inbox
 
 BIG = 16 << 20  # 16 MiB: more than any socket buffer here grows to
 
@@ -205,13 +206,32 @@ class Conformance:
         """Datagrams go both ways, whole, empty ones too, with the right source."""
         one = await setup.client.open_datagrams(Address.of(await setup.client.source_host(Address(setup.host, 9)), 0))
         other = await setup.server.open_datagrams(Address.of(setup.host, 0))
-        for data in (b"ping", b"", some_bytes(1_200), some_bytes(20_000)):
-            await one.send(data, other.address)
+        async with inbox(one) as ours, inbox(other) as theirs:
+            for data in (b"ping", b"", some_bytes(1_200), some_bytes(20_000)):
+                one.send(data, other.address)
+                with trio.fail_after(5):
+                    assert await theirs.receive() == (data, one.address)
+                other.send(data, one.address)
+                with trio.fail_after(5):
+                    assert await ours.receive() == (data, other.address)
+        await one.aclose()
+        await other.aclose()
+
+    async def test_what_takes_a_datagram_may_fail(self, setup: Setup) -> None:
+        """An error in what takes datagrams in comes out of `deliver`, which can be called again; none is lost."""
+        one = await setup.client.open_datagrams(Address.of(await setup.client.source_host(Address(setup.host, 9)), 0))
+        other = await setup.server.open_datagrams(Address.of(setup.host, 0))
+        one.send(b"first", other.address)
+
+        def fail(data: bytes, source: Address) -> None:
+            raise ValueError(data)
+
+        with trio.fail_after(5), pytest.raises(ValueError, match="first"):
+            await other.deliver(fail)
+        one.send(b"second", other.address)
+        async with inbox(other) as received:
             with trio.fail_after(5):
-                assert await other.receive() == (data, one.address)
-            await other.send(data, one.address)
-            with trio.fail_after(5):
-                assert await one.receive() == (data, other.address)
+                assert await received.receive() == (b"second", one.address)
         await one.aclose()
         await other.aclose()
 
@@ -221,18 +241,20 @@ class Conformance:
         other = await setup.server.open_datagrams(Address.of(setup.host, 0))
         gone = await setup.server.open_datagrams(Address.of(setup.host, 0))
         await gone.aclose()
-        await one.send(b"x", gone.address)
-        await one.send(bytes(70_000), other.address)
-        await one.send(b"here", other.address)
-        with trio.fail_after(5):
-            data, source = await other.receive()
+        one.send(b"x", gone.address)
+        one.send(bytes(70_000), other.address)
+        one.send(b"here", other.address)
+        async with inbox(other) as received:
+            with trio.fail_after(5):
+                data, source = await received.receive()
+        gone.send(b"closed", other.address)
         assert (data, source.port) == (b"here", one.address.port)
         assert source.is_ipv6 == other.address.is_ipv6
         await one.aclose()
         await other.aclose()
 
     async def test_closing_ends_a_wait(self, setup: Setup) -> None:
-        """Closing a port, a listener or a stream ends a waiting receive or accept with ClosedResourceError."""
+        """Closing a listener or a stream ends a waiting accept or receive with an error, and a port its delivery."""
         async with connection(setup) as (client, _):
             port = await setup.server.open_datagrams(Address.of(setup.host, 0))
             listener = await setup.server.listen(Address.of(setup.host, 0))
@@ -245,7 +267,7 @@ class Conformance:
 
             with trio.fail_after(5):
                 async with trio.open_nursery() as nursery:
-                    nursery.start_soon(expect, port.receive)
+                    nursery.start_soon(port.deliver, lambda _data, _source: None)
                     nursery.start_soon(expect, listener.accept)
                     nursery.start_soon(expect, lambda: client.receive_some(10))
                     await trio.sleep(0.02)

@@ -57,11 +57,11 @@ class Answers:
         self._liveness = liveness
         self._nursery = nursery
 
-    async def answer(self, request: Request, source: Address) -> None:
+    def answer(self, request: Request, source: Address) -> None:
         """Answer, or have it answered."""
         answer = self._now(request, source, trio.current_time())
         if answer is not None:
-            await self._rpc.reply(request, source, answer)
+            self._rpc.reply(request, source, answer)
 
     def _now(self, request: Request, source: Address, now: float) -> AnyAnswer | None:
         sender = NodeId(request.sender)
@@ -119,7 +119,7 @@ class Answers:
                 await arrived.wait()
                 await trio.sleep(FLUSH_S)
                 arrived = trio.Event()
-                await self._rpc.reply(request, source, self._part(confirmed, final=False))
+                self._rpc.reply(request, source, self._part(confirmed, final=False))
 
         with trio.move_on_after(2 * CHECK_S):
             async with trio.open_nursery() as flushing:
@@ -128,7 +128,7 @@ class Answers:
                     for record in stale:
                         checking.start_soon(check, record)
                 flushing.cancel_scope.cancel()
-        await self._rpc.reply(request, source, self._part(confirmed, final=True))
+        self._rpc.reply(request, source, self._part(confirmed, final=True))
 
     def _part(self, confirmed: list[Record], *, final: bool) -> Providers:
         found = tuple(self._found(record, trio.current_time()) for record in confirmed if self._is_held(record))
@@ -145,7 +145,7 @@ class Answers:
         assert isinstance(question, PingThrough)
         target = question.target
         alive = await self._liveness.check(NodeId(target.node_id), unpack_address(target.home))
-        await self._rpc.reply(request, source, Reached(alive))
+        self._rpc.reply(request, source, Reached(alive))
 
     def _found(self, record: Record, now: float) -> Found:
         source = self._view.records.source(record.node_id)

@@ -1,12 +1,13 @@
 """The router of a node: its port, its view of the cluster, and the tasks that keep both alive.
 
-Laws: it keeps the laws of `routing.protocol`; datagrams are read by one task, which never waits for an answer; a
+Laws: it keeps the laws of `routing.protocol`; a datagram is taken in without waiting; a
 goodbye is the last that is heard of this node.
 """
 
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from random import Random
 
 import trio
@@ -176,7 +177,8 @@ class DhtRouter:
         try:
             async with trio.open_nursery() as nursery:
                 running = self._running = self._parts(datagrams, nursery)
-                nursery.start_soon(self._receive, running)
+                answers = Answers(self._view, running.rpc, running.liveness, nursery)
+                nursery.start_soon(datagrams.deliver, partial(self._taken, running, answers))
                 nursery.start_soon(self._serve, running)
                 task_status.started()
         finally:
@@ -220,29 +222,23 @@ class DhtRouter:
                 nursery.start_soon(running.join.run)
                 nursery.start_soon(running.publisher.run)
 
-    async def _receive(self, running: _Running) -> None:
-        """Read datagrams until the port is closed."""
-        answers = Answers(self._view, running.rpc, running.liveness, running.nursery)
-        while True:
-            try:
-                datagram, source = await running.datagrams.receive()
-            except trio.ClosedResourceError:
-                return
-            message = await running.rpc.received(datagram, source)
-            if message is None:
-                continue
-            now = trio.current_time()
-            sender = NodeId(message.sender)
-            if message.news:
-                self._view.told(message.news, now)
-            if isinstance(message, Reply):
-                if isinstance(message.answer, Pong) and message.answer.info.node_id == sender:
-                    self._view.met(message.answer.info, source, now)
-                else:
-                    self._view.heard(sender, source, now)
-            elif not self._left:
+    def _taken(self, running: _Running, answers: Answers, datagram: bytes, source: Address) -> None:
+        """Take in one datagram: what it says of others, who it is from, and what it asks or answers."""
+        message = running.rpc.received(datagram, source)
+        if message is None:
+            return
+        now = trio.current_time()
+        sender = NodeId(message.sender)
+        if message.news:
+            self._view.told(message.news, now)
+        if isinstance(message, Reply):
+            if isinstance(message.answer, Pong) and message.answer.info.node_id == sender:
+                self._view.met(message.answer.info, source, now)
+            else:
                 self._view.heard(sender, source, now)
-                await answers.answer(message, source)
+        elif not self._left:
+            self._view.heard(sender, source, now)
+            answers.answer(message, source)
 
     def _goodbye_order(self) -> list[Address]:
         """Return everybody's address, those first who hold records of this node."""

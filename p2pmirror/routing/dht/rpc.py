@@ -121,7 +121,7 @@ class Rpc:
         try:
             with trio.move_on_after(limit_s):
                 while not answers:
-                    await self.send(asked)
+                    self.send(asked)
                     with trio.move_on_after(pause):
                         await arrived.wait()
                     pause *= 2
@@ -151,21 +151,21 @@ class Rpc:
         self._pending[request.id] = asked
         return asked
 
-    async def send(self, asked: Asked) -> None:
+    def send(self, asked: Asked) -> None:
         """Send a question, or send it again."""
         asked.repeated = asked.sent_at > 0.0
         asked.sent_at = trio.current_time()
-        await self._send(asked.request, asked.to)
+        self._send(asked.request, asked.to)
 
     def end(self, asked: Asked) -> None:
         """Take no more answers to it."""
         self._pending.pop(asked.request.id, None)
 
-    async def reply(self, request: Request, source: Address, answer: AnyAnswer) -> None:
+    def reply(self, request: Request, source: Address, answer: AnyAnswer) -> None:
         """Answer a request that `received` handed out."""
-        await self._send(Reply(request.id, self._own_id, answer, self._news()), source)
+        self._send(Reply(request.id, self._own_id, answer, self._news()), source)
 
-    async def received(self, datagram: bytes, source: Address) -> Request | Reply | None:
+    def received(self, datagram: bytes, source: Address) -> Request | Reply | None:
         """Take in a datagram; return a request to be answered, or a reply that was taken in.
 
         None: dropped and counted, or answered with a cookie.
@@ -180,46 +180,46 @@ class Rpc:
             return None
         if isinstance(message, Reply):
             self._metrics.datagram(type(message.answer), "in")
-            return message if await self._answered(message, source) else None
+            return message if self._answered(message, source) else None
         self._metrics.datagram(type(message.question), "in")
         if message.cookie == self._cookie_for(source):
             return message
-        await self._challenge(message, source, len(datagram))
+        self._challenge(message, source, len(datagram))
         return None
 
-    async def _challenge(self, request: Request, source: Address, question_bytes: int) -> None:
+    def _challenge(self, request: Request, source: Address, question_bytes: int) -> None:
         challenge = Reply(request.id, self._own_id, Challenge(self._cookie_for(source)))
         if len(self._fitter.encode(challenge)) + self._seal.overhead_bytes > question_bytes:
             self._metrics.drop("too_small")
             return
-        await self._send(challenge, source)
+        self._send(challenge, source)
 
-    async def _answered(self, reply: Reply, source: Address) -> bool:
+    def _answered(self, reply: Reply, source: Address) -> bool:
         asked = self._pending.get(reply.id)
         if asked is None or asked.to != source or asked.expected not in {None, reply.sender}:
             self._metrics.drop("unasked")
             return False
         if isinstance(reply.answer, Challenge):
-            await self._ask_with_cookie(asked, reply.answer.cookie)
+            self._ask_with_cookie(asked, reply.answer.cookie)
             return False
         if not asked.repeated:
             self._measured(source, trio.current_time() - asked.sent_at)
         asked.answered(reply.answer)
         return True
 
-    async def _ask_with_cookie(self, asked: Asked, cookie: bytes) -> None:
+    def _ask_with_cookie(self, asked: Asked, cookie: bytes) -> None:
         self._remember(self._cookies, asked.to, cookie)
         if asked.challenged and asked.request.cookie == cookie:
             return  # the answer to an earlier copy of the question: the one with the cookie is under way
         asked.challenged = True
         asked.request = msgspec.structs.replace(asked.request, cookie=cookie)
         asked.sent_at = trio.current_time()
-        await self._send(asked.request, asked.to)
+        self._send(asked.request, asked.to)
 
-    async def _send(self, message: Request | Reply, to: Address) -> None:
+    def _send(self, message: Request | Reply, to: Address) -> None:
         kind = type(message.question) if isinstance(message, Request) else type(message.answer)
         self._metrics.datagram(kind, "out")
-        await self._datagrams.send(self._seal.seal(self._fitter.encode(message), to), to)
+        self._datagrams.send(self._seal.seal(self._fitter.encode(message), to), to)
 
     def _measured(self, address: Address, round_trip_s: float) -> None:
         old = self._round_trips.get(address, round_trip_s)

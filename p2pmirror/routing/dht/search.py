@@ -79,8 +79,8 @@ class Search:
                 self._take_answers(now)
                 self._give_up(now)
                 for node_id in self.lookup.next_asks(now):
-                    await self._ask(node_id)
-                await self._repeat()
+                    self._ask(node_id)
+                self._repeat()
                 if self.lookup.ended(self._clock.now()):
                     break
                 await self._wait()
@@ -95,7 +95,7 @@ class Search:
         soft = self.lookup.next_deadline(now)
         await self._clock.wait(self._arrived, min([*deadlines, now + ASK_LIMIT_S if soft is None else soft]))
 
-    async def _ask(self, node_id: NodeId) -> None:
+    def _ask(self, node_id: NodeId) -> None:
         to = self._addresses[node_id]
         try:
             asked = self._rpc.begin(to, self._question, partial(self._answered, node_id), expected=node_id)
@@ -106,7 +106,7 @@ class Search:
         soft_deadline = self._clock.now() + self._rpc.soft_s(to)
         self._out[node_id] = _Out(asked, soft_deadline, self._clock.now() + ASK_LIMIT_S)
         self.lookup.asked(node_id, soft_deadline)
-        await self._rpc.send(asked)
+        self._rpc.send(asked)
 
     def _answered(self, node_id: NodeId, answer: AnyAnswer) -> None:
         self._answers.append((node_id, answer))
@@ -149,11 +149,11 @@ class Search:
                 self.lookup.failed(node_id)
                 self._view.silent(node_id)
 
-    async def _repeat(self) -> None:
+    def _repeat(self) -> None:
         for out in list(self._out.values()):
             if out.repeat_at <= self._clock.now():
                 out.repeat_at = out.deadline  # once: two lost in a row are rarer than a node that is gone
-                await self._rpc.send(out.asked)
+                self._rpc.send(out.asked)
 
 
 async def find_nodes(view: View, rpc: Rpc, target: bytes) -> list[NodeId]:
