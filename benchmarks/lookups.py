@@ -17,6 +17,7 @@ from p2pmirror.routing import bootstrap
 from p2pmirror.routing.dht.node import DhtOptions, DhtRouter
 from p2pmirror.routing.metrics import RoutingMetrics
 from p2pmirror.routing.protocol import Key, Offer, key_of
+from p2pmirror.store.hostfiles import HostFiles
 from p2pmirror.wire.address import Address
 from p2pmirror.wire.hosts import HostNetwork
 from p2pmirror.wire.identity import NODE_ID_BYTES, NodeId
@@ -118,7 +119,7 @@ def _router(number: int, random: Random) -> DhtRouter:
         boot_id=random.randbytes(8),
         listen=Address("127.0.0.1", FIRST_PORT + number),
         registry=Address("127.0.0.1", FIRST_PORT + NODES + number),
-        bootstrap=bootstrap.parse(f"static:127.0.0.1:{FIRST_PORT}"),
+        bootstrap=bootstrap.parse(f"static:127.0.0.1:{FIRST_PORT}").on(HostNetwork(), HostFiles(), random),
     )
     return DhtRouter(options, HostNetwork(), random=random, metrics=RoutingMetrics(CollectorRegistry()))
 

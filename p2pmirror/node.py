@@ -89,6 +89,8 @@ class Node:
         self._seams = seams
         self._stopping = False
         self._store = _store(config, seams.files)
+        setting = config.bootstrap
+        self._bootstrap = setting.on(seams.network, seams.files, seams.random) if setting is not None else None
 
     async def run(self, stop: trio.Event, *, task_status: trio.TaskStatus[Running] = trio.TASK_STATUS_IGNORED) -> None:
         """Run until `stop` is set and everything has ended in order; `started` once the ports answer.
@@ -148,7 +150,7 @@ class Node:
             listen=config.router_addr,
             registry=registry_address,
             zone=config.zone,
-            bootstrap=config.bootstrap,
+            bootstrap=self._bootstrap,
         )
         return DhtRouter(options, seams.network, random=seams.random, metrics=RoutingMetrics(seams.registry))
 
@@ -243,7 +245,7 @@ class Node:
             return config.advertise_host
         if not config.registry_addr.is_unspecified:
             return config.registry_addr.host
-        peers = await config.bootstrap.addresses(network) if config.bootstrap is not None else []
+        peers = await self._bootstrap.addresses() if self._bootstrap is not None else []
         for towards in (*peers[:1], SOMEWHERE):
             try:
                 return await network.source_host(towards)

@@ -6,7 +6,7 @@ from typing import Literal
 
 from p2pmirror.errors import MirrorError
 from p2pmirror.oci.filters import Filters
-from p2pmirror.routing.bootstrap import Bootstrap
+from p2pmirror.routing.bootstrap import BootstrapSetting
 from p2pmirror.wire.address import Address
 
 
@@ -50,7 +50,7 @@ class Config:
     zone: str
     store: StoreChoice
     data_dir: Path | None
-    bootstrap: Bootstrap | None
+    bootstrap: BootstrapSetting | None
     mirror_resolve_timeout_s: float
     mirror_resolve_retries: int
     resolve_tags: bool

@@ -102,7 +102,7 @@ def _namespace(text: str) -> str:
     return text
 
 
-def _bootstrap(text: str) -> bootstrap.Bootstrap | None:
+def _bootstrap(text: str) -> bootstrap.BootstrapSetting | None:
     try:
         return bootstrap.parse(text) if text else None
     except ValueError as error:

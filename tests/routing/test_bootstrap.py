@@ -1,14 +1,17 @@
 """Bootstrap settings are read strictly and resolved leniently."""
 
 import logging
-from typing import Any
+from random import Random
+from typing import Any, cast
 
 import pytest
 import trio
 
 from p2pmirror.errors import Unreachable
-from p2pmirror.routing.bootstrap import parse
+from p2pmirror.routing.bootstrap import Bootstrap, NamesSetting, parse
+from p2pmirror.store.memoryfiles import MemoryFiles
 from p2pmirror.wire.address import Address
+from p2pmirror.wire.network import Network
 
 
 class NamesOnly:
@@ -27,6 +30,11 @@ class NamesOnly:
         return [Address.of(each, port) for each in found]
 
 
+def bound(text: str, network: NamesOnly) -> Bootstrap:
+    """Return a bootstrap on a host that has names and nothing else."""
+    return parse(text).on(cast("Network", network), MemoryFiles(), Random(1))
+
+
 @pytest.mark.parametrize(
     ("text", "names"),
     [
@@ -40,7 +48,10 @@ class NamesOnly:
 def test_good_settings(text: str, names: Any) -> None:
     """Hosts, names and bracketed IPv6 are read, with port 29998 unless one is given."""
     expected = names or (("10.0.0.1", 7), ("fd00::1", 8), ("fd00::2", 29998), ("node-3", 29998))
-    assert parse(text).names == expected
+    setting = parse(text)
+    assert isinstance(setting, NamesSetting)
+    assert setting.names == expected
+    assert str(setting) == text
 
 
 BAD = """
@@ -66,7 +77,7 @@ def test_an_unknown_kind_is_told_which_kinds_exist(text: str) -> None:
 async def test_all_addresses_of_all_names_both_families(autojump_clock: Any) -> None:
     """Every address comes once, sorted, IPv4 and IPv6; numeric hosts need no resolver."""
     network = NamesOnly({"pods": ["10.0.0.2", "fd00::2", "10.0.0.1"], "more": ["10.0.0.1"]})
-    found = await parse("static:pods,more,10.0.0.9:5").addresses(network)
+    found = await bound("static:pods,more,10.0.0.9:5", network).addresses()
     assert found == sorted(
         [*(Address.of(h, 29998) for h in ("10.0.0.1", "10.0.0.2", "fd00::2")), Address("10.0.0.9", 5)]
     )
@@ -75,14 +86,14 @@ async def test_all_addresses_of_all_names_both_families(autojump_clock: Any) -> 
 async def test_a_name_that_does_not_resolve_is_logged_once_per_change(autojump_clock: Any, caplog: Any) -> None:
     """A missing name costs the others nothing, is logged when that changes, and is asked for again."""
     network = NamesOnly({"there": ["10.0.0.1"]})
-    bootstrap = parse("static:there,missing")
+    bootstrap = bound("static:there,missing", network)
     with caplog.at_level(logging.INFO):
         for _ in range(3):
-            assert await bootstrap.addresses(network) == [Address("10.0.0.1", 29998)]
+            assert await bootstrap.addresses() == [Address("10.0.0.1", 29998)]
         assert len(caplog.records) == 1
         network.table["missing"] = ["10.0.0.2"]
-        assert len(await bootstrap.addresses(network)) == 2
+        assert len(await bootstrap.addresses()) == 2
         assert "resolves again" in caplog.records[1].message
         network.table["missing"] = "hangs"
-        assert len(await bootstrap.addresses(network)) == 1
+        assert len(await bootstrap.addresses()) == 1
     assert [record.levelname for record in caplog.records] == ["WARNING", "INFO", "WARNING"]

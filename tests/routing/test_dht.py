@@ -31,6 +31,7 @@ from p2pmirror.routing.dht.messages import (
 from p2pmirror.routing.dht.node import DhtOptions, DhtRouter
 from p2pmirror.routing.metrics import RoutingMetrics
 from p2pmirror.routing.protocol import Offer
+from p2pmirror.store.memoryfiles import MemoryFiles
 from p2pmirror.wire.address import Address
 from p2pmirror.wire.identity import NodeId
 from p2pmirror.wire.memory import Link, MemoryNetwork, MemoryWorld
@@ -76,7 +77,7 @@ class World:
             Address(self.host(number), 29998),
             Address(self.host(number), 29999),
             zone,
-            parse(bootstrap) if bootstrap else None,
+            parse(bootstrap).on(self.networks[number], MemoryFiles(), self.random) if bootstrap else None,
         )
         metrics = RoutingMetrics(self.registries[number])
         return DhtRouter(options, self.networks[number], random=Random(self.random.random()), metrics=metrics)

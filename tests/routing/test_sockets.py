@@ -10,6 +10,7 @@ from p2pmirror.routing.bootstrap import parse
 from p2pmirror.routing.dht.node import DhtOptions, DhtRouter
 from p2pmirror.routing.metrics import RoutingMetrics
 from p2pmirror.routing.protocol import Offer
+from p2pmirror.store.hostfiles import HostFiles
 from p2pmirror.wire.address import Address
 from p2pmirror.wire.hosts import HostNetwork
 from p2pmirror.wire.identity import NodeId
@@ -28,13 +29,13 @@ async def test_five_nodes_on_loopback() -> None:
     routers: list[DhtRouter] = []
     async with trio.open_nursery() as nursery:
         for number in range(5):
-            bootstrap = parse(f"static:{routers[0].address}") if routers else None
+            setting = parse(f"static:{routers[0].address}") if routers else None
             options = DhtOptions(
                 NodeId(random.randbytes(20)),
                 random.randbytes(8),
                 Address("127.0.0.1", 0),
                 Address("127.0.0.1", 40000 + number),
-                bootstrap=bootstrap,
+                bootstrap=setting.on(HostNetwork(), HostFiles(), random) if setting is not None else None,
             )
             router = DhtRouter(options, HostNetwork(), random=random, metrics=RoutingMetrics(CollectorRegistry()))
             await nursery.start(router.run)

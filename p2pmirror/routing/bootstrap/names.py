@@ -1,69 +1,61 @@
 """Bootstrap by host names: a fixed list, or the one name of a headless service that has the address of every pod.
 
-Laws: all addresses of a name count, of both families; a name that does not resolve is left out, logged when that
-changes, and asked for again the next time.
+Law: the names are looked up whenever somebody asks, and now and then in between, for pods that were not there before.
 """
 
-import logging
+from dataclasses import dataclass
+from random import Random
 
 import trio
 
-from p2pmirror.errors import Unreachable
+from p2pmirror.routing.bootstrap.complaints import Complaints
+from p2pmirror.routing.bootstrap.places import Place
+from p2pmirror.routing.bootstrap.resolver import Resolver
+from p2pmirror.store.files import Files
 from p2pmirror.wire.address import Address
 from p2pmirror.wire.network import Network
 
-RESOLVE_S_MAX = 5.0  # a resolver that is not there answers after 5 s by default; nobody waits longer for one name
-ADDRESSES_MAX = 4096  # addresses of one bootstrap: a service of some thousand pods; more is no cluster but a mistake
+LOOK_AGAIN_S = 60.0  # a name server's usual time to live is 5 to 30 s; a thousand nodes ask it 17 times a second
 
-_log = logging.getLogger(__name__)
+
+@dataclass(frozen=True, slots=True)
+class NamesSetting:
+    """`names`: hosts (names or numeric) with their ports; `text` is the setting that they were read from."""
+
+    text: str
+    names: tuple[Place, ...]
+
+    def __str__(self) -> str:
+        return self.text
+
+    def on(self, network: Network, files: Files, random: Random) -> "Names":  # noqa: ARG002 - no file is needed
+        """See `protocol.BootstrapSetting`."""
+        return Names(self.names, Resolver(network, random, Complaints()), random)
 
 
 class Names:
-    """`names`: hosts (names or numeric) with their ports; `text` is the setting that they were read from."""
+    """See `protocol.Bootstrap`."""
 
-    def __init__(self, text: str, names: tuple[tuple[str, int], ...]) -> None:
+    def __init__(self, names: tuple[Place, ...], resolver: Resolver, random: Random) -> None:
         """Resolve nothing yet."""
-        self.text = text
-        self.names = names
-        self._unresolved: dict[str, str] = {}  # name -> why, as it was logged last
+        self._names = names
+        self._resolver = resolver
+        self._random = random
 
-    def __repr__(self) -> str:
-        return f"Names({self.text!r})"
+    async def addresses(self) -> list[Address]:
+        """Return every address of every name."""
+        return await self._resolver.resolve(self._names)
 
-    async def addresses(self, network: Network) -> list[Address]:
-        """Return every address of every name, sorted. Cancellation leaves nothing behind."""
-        found: set[Address] = set()
+    async def changed(self) -> None:
+        """Return when a name has an address that it did not have; never where all hosts are numeric."""
+        if all(name.address is not None for name in self._names):
+            await trio.sleep_forever()
+        while True:
+            await trio.sleep(look_again_s(self._random))
+            if await self._resolver.has_news():
+                return
 
-        async def look_up(host: str, port: int) -> None:
-            found.update(await self._resolve(network, host, port))
 
-        async with trio.open_nursery() as nursery:
-            for host, port in self.names:
-                nursery.start_soon(look_up, host, port)
-        return sorted(found)[:ADDRESSES_MAX]
-
-    async def _resolve(self, network: Network, host: str, port: int) -> list[Address]:
-        try:
-            return [Address.of(host, port)]
-        except ValueError:
-            pass  # a name
-        why = f"no answer within {RESOLVE_S_MAX:g} s"
-        with trio.move_on_after(RESOLVE_S_MAX):
-            try:
-                addresses = await network.resolve(host, port)
-            except Unreachable as error:
-                why = str(error)
-            else:
-                self._resolved(host)
-                return addresses
-        self._not_resolved(host, why)
-        return []
-
-    def _resolved(self, host: str) -> None:
-        if self._unresolved.pop(host, None) is not None:
-            _log.info("bootstrap name %s resolves again", host)
-
-    def _not_resolved(self, host: str, why: str) -> None:
-        if self._unresolved.get(host) != why:
-            self._unresolved[host] = why
-            _log.warning("bootstrap name %s does not resolve: %s", host, why)
+def look_again_s(random: Random) -> float:
+    """Return how long to wait before names are looked up again; nodes that started together drift apart."""
+    return LOOK_AGAIN_S * random.uniform(0.8, 1.2)

@@ -18,6 +18,7 @@ from p2pmirror.wire.identity import NodeId
 from p2pmirror.wire.network import Network
 
 KNOCK_S = 1.0  # a bootstrap address that is silent so long is not there
+KNOCKS_MAX = 64  # bootstrap addresses asked at a time: one live one is enough, and the next attempt asks others
 TEACHERS = 3  # members whose lists are read on joining: one of them may have joined a moment ago itself
 PAGE_S = 0.5  # a page of members; repeated meanwhile
 LEARNT_MAX = 1024  # members read from one teacher; a larger cluster is known by lookups
@@ -77,9 +78,12 @@ class Join:
             await find_nodes(self._view, self._rpc, self._view.own_id)
 
     async def _knock(self) -> None:
-        """Ping the bootstrap's addresses; whoever answers and is not this node is a member."""
-        if self._bootstrap is not None:
-            await self._ping_all(await self._bootstrap.addresses(self._network), KNOCK_S)
+        """Ping some of the bootstrap's addresses; whoever answers and is not this node is a member."""
+        if self._bootstrap is None:
+            return
+        named = await self._bootstrap.addresses()
+        chosen = self._view.random.sample(named, min(len(named), KNOCKS_MAX))  # in the order of chance
+        await self._ping_all(chosen, KNOCK_S)
 
     async def _learn_from_somebody(self) -> None:
         present = self._view.members.present()
