@@ -36,12 +36,14 @@ _log = logging.getLogger("p2pmirror.front")
 class Exchange:
     """One request and how it was answered; written by the front until it has ended, then only read.
 
-    Times are seconds; `began` and `ended` are the front's clock. `status` 0: nothing was answered.
+    Times are seconds; `began` and `ended` are the front's clock. `status` 0: nothing was answered. `remote` is the
+    client's host.
     """
 
     method: str
     path: str
     began: float
+    remote: str = ""
     kind: Kind = "other"
     registry: str = ""
     repository: str = ""
@@ -81,6 +83,8 @@ class Exchange:
         }
         if self.from_peer is not None:
             fields["from_peer"] = self.from_peer.hex()
+        if self.outcome == "refused":
+            fields["remote"] = self.remote
         if not self.repository:
             fields["path"] = self.path
         return fields
@@ -102,7 +106,7 @@ class Journal:
     def begin(self, request: Request) -> Exchange:
         """Note that a request has come."""
         self._metrics.in_flight.inc()
-        return Exchange(request.method, request.path[:PATH_CHARS_MAX], self._clock())
+        return Exchange(request.method, request.path[:PATH_CHARS_MAX], self._clock(), request.remote.host)
 
     def answered(self, exchange: Exchange, response: Response) -> Response:
         """Note the head of the answer, and return it so that its end will be noted too."""

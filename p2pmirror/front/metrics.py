@@ -1,14 +1,16 @@
 """What this room counts."""
 
-from typing import Final
+from typing import Final, get_args
 
 from prometheus_client import CollectorRegistry
 
 from p2pmirror.telemetry.metrics import Room
+from p2pmirror.wire.peer_auth import Doubt
 
 KINDS: Final = ("base", "manifest", "blob", "tags", "referrers", "other")
 SOURCES: Final = ("store", "cache", "flight", "peer", "upstream", "none")
 OUTCOMES: Final = ("ok", "miss", "left", "cut", "refused", "error")
+DOUBTS: Final = ("client", *get_args(Doubt))
 _FIRST_BYTE_BUCKETS_S: Final = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.04, 0.1, 0.25, 0.5, 1, 2, 5, 10)
 
 
@@ -30,4 +32,11 @@ class FrontMetrics:
             {"source": SOURCES},
             buckets=_FIRST_BYTE_BUCKETS_S,
         )
+        self.denied = room.counter(
+            "denied_total",
+            "Requests that were not let in: a client from elsewhere, or a peer whose proof does not hold, and why.",
+            {"reason": DOUBTS},
+        )
+        for reason in DOUBTS:
+            self.denied.child(reason)
         self.in_flight = room.gauge("in_flight_requests", "Requests that are being answered.").child()

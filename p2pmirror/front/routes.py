@@ -2,6 +2,7 @@
 
 Laws:
 - `ns` is a name to look up, never an address to dial;
+- who is not let in learns nothing but that;
 - a peer is answered from what is held here, nobody is asked for it;
 - what the filters do not let through is not here, for nobody;
 - whatever comes in, what goes out is content, a 304, or an OCI error.
@@ -17,6 +18,7 @@ import trio
 
 from p2pmirror.errors import MirrorError, NotHere
 from p2pmirror.front import blobs, errors, manifests, referrers, tags
+from p2pmirror.front.admission import Admission, Everybody
 from p2pmirror.front.content import is_known, not_modified, release
 from p2pmirror.front.journal import Exchange, Journal
 from p2pmirror.front.metrics import FrontMetrics
@@ -37,10 +39,9 @@ from p2pmirror.oci.filters import Filters
 from p2pmirror.resolve.protocol import Resolver
 from p2pmirror.resolve.want import Trail, Want
 from p2pmirror.wire.http import Request, Response
-from p2pmirror.wire.identity import PEER_HEADER, NodeId, parse_node_id
+from p2pmirror.wire.identity import NodeId
 from p2pmirror.wire.pacing import Pace
 
-_PEER_FIELD: Final = PEER_HEADER.lower()
 _CONTENT_KINDS: Final = frozenset({"manifest", "blob"})
 
 
@@ -70,8 +71,12 @@ class Front:
         metrics: FrontMetrics,
         clock: Callable[[], float] = trio.current_time,
         pace: Pace | None = None,
+        admission: Admission | None = None,
     ) -> None:
-        """Answer with what `resolver` finds, peers at `pace`; `node_id` is this node's own."""
+        """Answer whom `admission` lets in (everybody) with what `resolver` finds, peers at `pace`.
+
+        `node_id` is this node's own.
+        """
         self._resolver = resolver
         self._filters = filters
         self._default_registry = canonical_registry(options.default_registry)
@@ -80,6 +85,7 @@ class Front:
         self._node_id = node_id
         self._journal = Journal(metrics, clock)
         self._pace = pace
+        self._admission = admission or Everybody()
 
     def recent(self) -> list[Exchange]:
         """Return the last requests that ended, newest first."""
@@ -100,6 +106,7 @@ class Front:
         return self._journal.answered(exchange, response)
 
     async def _answer(self, request: Request, exchange: Exchange) -> Response:
+        exchange.from_peer = await self._admission.admit(request)
         if request.method not in errors.READS and (request.path == "/v2" or request.path.startswith("/v2/")):
             raise errors.Refused("UNSUPPORTED", "this registry is only read from", status=405)
         path = parse_path(request.path)
@@ -115,22 +122,17 @@ class Front:
             exchange.kind = "base"
             return _base()
         query = parse_query(request.query)
-        self._name(exchange, path.repository, query, request)
+        self._name(exchange, path.repository, query)
         if exchange.kind in _CONTENT_KINDS:
             return await self._content(request, exchange)
         if isinstance(path, ReferrersPath):
             return await self._referrers(path.digest, exchange, query)
         return self._tags(path.repository, exchange, query)
 
-    def _name(self, exchange: Exchange, repository: str, query: Query, request: Request) -> None:
-        """Settle what the request is about and who asks. Raises `Refused`, `NotHere`."""
+    def _name(self, exchange: Exchange, repository: str, query: Query) -> None:
+        """Settle what the request is about. Raises `NotHere`."""
         registry = query.registry or self._default_registry
         exchange.registry, exchange.repository = registry, canonical_repository(registry, repository)
-        if (peer := request.headers.get(_PEER_FIELD)) is not None:
-            try:
-                exchange.from_peer = parse_node_id(peer)
-            except ValueError as error:
-                raise errors.Refused("UNSUPPORTED", f"{PEER_HEADER}: {error}") from None
         if self._registries is not None and registry not in self._registries:
             raise NotHere(f"{registry} is none of the registries that are served here")
 

@@ -1,7 +1,10 @@
 """Asking another agent over HTTP: the registry API, with the header that says that a peer asks.
 
-Laws: an answer is handed out only when its status, length and first byte are those of the question; what no honest
-agent answers is `PeerMisbehaved`; an agent that is busy or in trouble is `Unreachable`.
+Laws:
+- a question carries the proof that the cluster asks for, or is not asked;
+- an answer is handed out only when its status, length and first byte are those of the question;
+- what no honest agent answers is `PeerMisbehaved`; an agent that is busy, in trouble or does not let us in is
+  `Unreachable`.
 """
 
 from urllib.parse import quote
@@ -10,9 +13,11 @@ from p2pmirror.errors import NotHere, PeerMisbehaved, Unreachable
 from p2pmirror.oci import Invalid, mediatype
 from p2pmirror.peers.metrics import PeersMetrics
 from p2pmirror.peers.protocol import Question
+from p2pmirror.peers.signing import Signer, Unsigned
 from p2pmirror.wire.address import Address
 from p2pmirror.wire.http_client import ClientResponse, HttpClient
 from p2pmirror.wire.identity import PEER_HEADER, NodeId
+from p2pmirror.wire.peer_auth import Asked
 from p2pmirror.wire.ranges import parse_content_range
 
 
@@ -38,19 +43,20 @@ class HttpAnswer:
 class HttpPeers:
     """Fetches from peers; see `protocol.Peers`."""
 
-    def __init__(self, client: HttpClient, own_id: NodeId, metrics: PeersMetrics) -> None:
-        """Ask with `client`, as the node `own_id`."""
+    def __init__(
+        self, client: HttpClient, own_id: NodeId, metrics: PeersMetrics, *, signer: Signer | None = None
+    ) -> None:
+        """Ask with `client`, as the node `own_id`, which `signer` proves (None: nobody asks for a proof)."""
         self._client = client
-        self._own_id = own_id.hex()
+        self._own_id = own_id
         self._metrics = metrics
+        self._signer = signer or Unsigned()
 
     async def ask(self, node_id: NodeId, address: Address, question: Question) -> HttpAnswer:
         """Ask; see `protocol.Peers`."""
-        headers = {"Host": str(address), PEER_HEADER: self._own_id}
-        if question.offset:
-            headers["Range"] = f"bytes={question.offset}-"
         target = f"{question.path}?ns={quote(question.registry, safe='')}"
         try:
+            headers = self._headers(node_id, address, question, target)
             response = await self._client.open(address, question.method, target, headers)
         except PeerMisbehaved:
             self._count("misbehaved")
@@ -63,6 +69,14 @@ class HttpPeers:
         except BaseException:
             response.close()
             raise
+
+    def _headers(self, node_id: NodeId, address: Address, question: Question, target: str) -> dict[str, str]:
+        """Return the question's fields. Raises `Unreachable` when this node cannot prove to that one who it is."""
+        headers = {"Host": str(address), PEER_HEADER: self._own_id.hex()}
+        if question.offset:
+            headers["Range"] = f"bytes={question.offset}-"
+        asked = Asked(question.method, target, headers.get("Range", ""), self._own_id)
+        return headers | self._signer.fields(node_id, asked)
 
     def _checked_size(self, response: ClientResponse, question: Question, node_id: NodeId) -> int:
         """Return the length of the whole content, or raise what the answer amounts to."""

@@ -7,8 +7,6 @@ does (wire.keyring).
 Follows DESIGN.md, section 4, "Membership and DHT", wire.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 BOOT_ID_BYTES = 8  # a fresh random number at each start: two starts of one node are told apart, 2^64 of them

@@ -10,8 +10,6 @@ BLAKE2b with a key is a MAC by itself (RFC 7693, section 2.9); the domain is its
 thinks.
 """
 
-from __future__ import annotations
-
 import hmac
 from collections.abc import Sequence
 from hashlib import blake2b

@@ -7,6 +7,7 @@ from prometheus_client import CollectorRegistry
 
 from p2pmirror.errors import NotHere
 from p2pmirror.front import Front, FrontMetrics, FrontOptions
+from p2pmirror.front.admission import Admission
 from p2pmirror.oci import Descriptor, Digest
 from p2pmirror.oci.filters import Filters
 from p2pmirror.resolve.want import Found, Trail, Want
@@ -98,7 +99,7 @@ class Bench:
     now: float = 0.0
     front: Front = None  # type: ignore[assignment]
 
-    def build(self, *, filters: Filters | None = None, **options: Any) -> "Bench":
+    def build(self, *, filters: Filters | None = None, admission: Admission | None = None, **options: Any) -> "Bench":
         self.registry = CollectorRegistry()
         self.front = Front(
             resolver=self.resolver,
@@ -107,6 +108,7 @@ class Bench:
             node_id=HERE,
             metrics=FrontMetrics(self.registry),
             clock=lambda: self.now,
+            admission=admission,
         )
         return self
 

@@ -9,8 +9,6 @@ Layout: version 1 | kind of seal 1 | boot id 8 | clock in ms 8 | tag 16 | payloa
 section 4, "Membership and DHT", wire.
 """
 
-from __future__ import annotations
-
 import struct
 from typing import Final
 

@@ -1,0 +1,145 @@
+"""Promises of asking a peer under a key: what is sent is what was signed, and nobody is asked who would refuse."""
+
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+import trio
+from prometheus_client import CollectorRegistry
+from trio.testing import MockClock
+
+from p2pmirror.errors import MirrorError, NotHere, Unreachable
+from p2pmirror.peers.client import HttpPeers
+from p2pmirror.peers.metrics import PeersMetrics
+from p2pmirror.peers.protocol import Question
+from p2pmirror.peers.signing import Signed, Signer
+from p2pmirror.wire.address import Address
+from p2pmirror.wire.binding import Binding
+from p2pmirror.wire.http import Request, Response
+from p2pmirror.wire.http_client import ClientOptions, HttpClient
+from p2pmirror.wire.http_server import HttpServer, ServerOptions
+from p2pmirror.wire.identity import NodeId
+from p2pmirror.wire.keyring import KeyRing
+from p2pmirror.wire.memory import MemoryWorld
+from p2pmirror.wire.peer_auth import Asked, check
+
+RING = KeyRing([b"k" * 32])
+HERE, THERE = NodeId(b"h" * 20), NodeId(b"t" * 20)
+BINDING = Binding(b"boot-id.", 77)
+DATA = b"0123456789"
+PEER = Address("10.0.0.2", 29999)
+
+
+class Peer:
+    """A server that keeps what it was asked and answers with one blob, or with a status."""
+
+    def __init__(self, status: int = 200) -> None:
+        self.status = status
+        self.requests: list[Request] = []
+        self.registry = CollectorRegistry()
+
+    async def ask(self, question: Question, signer: Signer | None) -> bytes:
+        world = MemoryWorld(Random(1))
+        here, there = world.host("10.0.0.1"), world.host("10.0.0.2")
+        server = HttpServer(self._answer, ServerOptions(), wall_s=lambda: 0.0)
+        client = HttpClient(here, ClientOptions())
+        peers = HttpPeers(client, HERE, PeersMetrics(self.registry), signer=signer)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(server.run, await there.listen(PEER))
+            outcome = await _outcome(peers, question)
+            await client.aclose()
+            nursery.cancel_scope.cancel()
+        if isinstance(outcome, MirrorError):
+            raise outcome
+        return outcome
+
+    async def _answer(self, request: Request) -> Response:
+        self.requests.append(request)
+        if self.status != 200:
+            return Response(self.status)
+        offset = int(request.headers.get("range", "bytes=0-")[6:-1])
+        if not offset:
+            return Response(200, {}, DATA)
+        return Response(206, {"Content-Range": f"bytes {offset}-{len(DATA) - 1}/{len(DATA)}"}, DATA[offset:])
+
+    def failures(self, reason: str) -> float:
+        return self.registry.get_sample_value("p2pmirror_peers_failures_total", {"reason": reason}) or 0.0
+
+
+async def _outcome(peers: HttpPeers, question: Question) -> bytes | MirrorError:
+    try:
+        answer = await peers.ask(THERE, PEER, question)
+    except MirrorError as error:
+        return error
+    buffer = bytearray(100)
+    count = await answer.receive_into(memoryview(buffer))
+    answer.close()
+    return bytes(buffer[:count])
+
+
+@pytest.fixture(autouse=True)
+def virtual_time(autojump_clock: MockClock) -> None:
+    """No test here waits in real time."""
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        Question("/v2/a/blobs/sha256:0", "docker.io"),
+        Question("/v2/a/blobs/sha256:0", "localhost:5000", offset=4),
+        Question("/v2/a/blobs/sha256:0", "docker.io", "HEAD"),
+    ],
+)
+async def test_what_arrives_is_what_was_signed(question: Question) -> None:
+    """The receiver can check the proof against the request as it came: method, target, range, sender."""
+    peer = Peer()
+    data = await peer.ask(question, Signed(RING, lambda _: BINDING))
+    assert data == (b"" if question.method == "HEAD" else DATA[question.offset :])
+    [request] = peer.requests
+    sender = NodeId(bytes.fromhex(request.headers["p2pmirror-peer"]))
+    asked = Asked(request.method, f"{request.path}?{request.query}", request.headers.get("range", ""), sender)
+    assert sender == HERE
+    check(RING, asked, request.headers["p2pmirror-auth"], BINDING)
+
+
+async def test_each_question_is_bound_to_whom_it_goes_to() -> None:
+    """The binding is that of the node that is asked, as it is at that moment."""
+    asked: list[NodeId] = []
+
+    def binding_of(node_id: NodeId) -> Binding:
+        asked.append(node_id)
+        return BINDING
+
+    peer = Peer()
+    await peer.ask(Question("/v2/a/blobs/sha256:0", "docker.io"), Signed(RING, binding_of))
+    assert asked == [THERE]
+    assert peer.requests[0].headers["p2pmirror-auth"].startswith(f"{BINDING.boot_id.hex()}.77.")
+
+
+async def test_a_node_that_never_answered_a_ping_is_not_asked() -> None:
+    """Without its binding it could only refuse: the question ends as unreachable, and nothing is sent."""
+    peer = Peer()
+    with pytest.raises(Unreachable):
+        await peer.ask(Question("/v2/a/blobs/sha256:0", "docker.io"), Signed(RING, lambda _: None))
+    assert (peer.requests, peer.failures("unreachable")) == ([], 1.0)
+
+
+async def test_without_a_key_nothing_is_proved() -> None:
+    """A cluster without a key sends who asks, and no proof."""
+    peer = Peer()
+    await peer.ask(Question("/v2/a/blobs/sha256:0", "docker.io"), None)
+    assert peer.requests[0].headers["p2pmirror-peer"] == HERE.hex()
+    assert "p2pmirror-auth" not in peer.requests[0].headers
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "reason"),
+    [(403, Unreachable, "forbidden"), (404, NotHere, "absent"), (503, Unreachable, "busy")],
+)
+async def test_a_refusal_sends_us_elsewhere(status: int, error: type[Exception], reason: str) -> None:
+    """403 is no misbehaviour: the node is looked at again and others are asked."""
+    peer = Peer(status)
+    with pytest.raises(error):
+        await peer.ask(Question("/v2/a/blobs/sha256:0", "docker.io"), Signed(RING, lambda _: BINDING))
+    assert peer.failures(reason) == 1.0
