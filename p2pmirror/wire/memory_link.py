@@ -1,14 +1,24 @@
-"""How two simulated hosts are joined, and how their tasks are woken.
+"""How two simulated hosts are joined, and what a simulation gives to its world.
 
-Laws: nothing here runs by itself. What was sent carries the time at which it arrives, and whoever waits for it sleeps
-until then on trio's clock; a change of the world first delivers what has arrived by then.
+Laws: all chance comes from the Random that is passed in; a datagram arrives at a time that is fixed when it is sent.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from random import Random
+from typing import Protocol
 
-import trio
+from p2pmirror.wire.address import Address
+
+Observe = Callable[[str, float, Address, Address, bytes], None]  # kind, trio's time, source, target, data
+
+
+class Agenda(Protocol):
+    """What is to happen when, in a simulation that has one list of it for everything."""
+
+    def at(self, when: float, callback: Callable[[], None]) -> None:
+        """Call `callback`, outside any task, when trio's time reaches `when`; of one time in the order of adding."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +34,10 @@ class Link:
     jitter_s: float = 0.0
     loss: float = 0.0
     duplication: float = 0.0
+    steady: bool = field(init=False, repr=False, compare=False)  # every datagram arrives once, after the latency
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "steady", not (self.jitter_s or self.loss or self.duplication))
 
     def deliveries(self, now: float, random: Random) -> list[float]:
         """Return when the copies of a datagram sent `now` arrive: none, one or two times."""
@@ -34,29 +48,3 @@ class Link:
 
     def _lateness_s(self, random: Random) -> float:
         return random.uniform(0, self.jitter_s) if self.jitter_s else 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Path:
-    """One direction between two hosts as it is at the moment of asking."""
-
-    is_up: Callable[[], bool]
-    link: Callable[[], Link]
-
-
-class Wakeup:
-    """An event that can happen again and again: `wake` ends every `wait` that has begun."""
-
-    def __init__(self) -> None:
-        self._event = trio.Event()
-
-    def wake(self) -> None:
-        """Wake everybody who waits."""
-        waited, self._event = self._event, trio.Event()
-        waited.set()
-
-    async def wait(self, until: float = float("inf")) -> None:
-        """Wait for the next `wake`, or until a time on trio's clock. Cancellation leaves nothing behind."""
-        event = self._event
-        with trio.move_on_at(until):
-            await event.wait()

@@ -1,102 +1,92 @@
 """Which ports a simulated host has bound, and who is behind them.
 
-Laws: a port is bound once for every host that a bound address covers; port 0 asks for one that is free.
+Laws: a port is bound once for every host that a bound address covers; port 0 asks for one that is free. Who is behind
+an address is found by its port's number, in the same time however many ports are bound.
 """
 
 import errno
-import ipaddress
 import os
+from typing import Generic, Protocol, TypeVar
 
 from p2pmirror.wire.address import PORT_MAX, Address
-from p2pmirror.wire.memory_datagrams import MemoryDatagrams
-from p2pmirror.wire.memory_streams import MemoryListener
 
 FIRST_FREE_PORT = 32768  # where Linux begins to draw ports
 
 
-class Ports:
-    """The bound ports of one host; `hosts` are the numeric hosts that it has, loopback included."""
+class _Bound(Protocol):
+    @property
+    def address(self) -> Address: ...
 
-    def __init__(self, hosts: list[str]) -> None:
-        self._hosts = frozenset(hosts)
-        self._listeners: list[MemoryListener] = []
-        self._datagrams: list[MemoryDatagrams] = []
+    def kill(self) -> None: ...
+
+
+_Port = TypeVar("_Port", bound=_Bound)
+
+
+class Ports(Generic[_Port]):
+    """The bound ports of one host, of one kind; `hosts` are the numeric hosts that it has, loopback included."""
+
+    __slots__ = ("_bound", "_drawn", "_hosts")
+
+    def __init__(self, hosts: frozenset[str]) -> None:
+        self._hosts = hosts
+        self._bound: dict[int, list[_Port]] = {}
         self._drawn = FIRST_FREE_PORT - 1
 
-    def next_port(self) -> int:
+    def draw(self) -> int:
         """Draw a port, each in its turn."""
         self._drawn = self._drawn + 1 if self._drawn < PORT_MAX else FIRST_FREE_PORT
         return self._drawn
 
-    def choose(self, kind: str, address: Address) -> Address:
+    def choose(self, address: Address) -> Address:
         """Return the address to bind, with a port; OSError when it is in use or not of this host."""
         if not (address.is_unspecified or address.host in self._hosts or is_loopback(address.host)):
             raise OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
-        bound = [port.address for port in (self._listeners if kind == "tcp" else self._datagrams)]
         if address.port:
-            if _collides(address, bound):
+            if self._collides(address):
                 raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
             return address
         for _ in range(PORT_MAX - FIRST_FREE_PORT):
-            chosen = Address(address.host, self.next_port())
-            if not _collides(chosen, bound):
+            chosen = Address(address.host, self.draw())
+            if not self._collides(chosen):
                 return chosen
         raise OSError(errno.EADDRINUSE, "every port is in use")
 
-    def add_listener(self, listener: MemoryListener) -> None:
-        """Let dials find a listener."""
-        self._listeners.append(listener)
+    def add(self, port: _Port) -> None:
+        """Let others find a port."""
+        self._bound.setdefault(port.address.port, []).append(port)
 
-    def add_datagrams(self, port: MemoryDatagrams) -> None:
-        """Let datagrams find a port."""
-        self._datagrams.append(port)
+    def release(self, port: _Port) -> None:
+        """Forget a port that closes."""
+        same = self._bound[port.address.port]
+        same.remove(port)
+        if not same:
+            del self._bound[port.address.port]
 
-    def release_listener(self, listener: MemoryListener) -> None:
-        """Forget a listener that closes."""
-        self._listeners.remove(listener)
-
-    def release_datagrams(self, port: MemoryDatagrams) -> None:
-        """Forget a datagram port that closes."""
-        self._datagrams.remove(port)
-
-    def listener(self, address: Address) -> MemoryListener:
-        """Return who listens there; KeyError when nobody does."""
-        for listener in self._listeners:
-            if listener.address.port == address.port and _covers(listener.address.host, address.host):
-                return listener
-        raise KeyError(address)
-
-    def datagrams(self, address: Address) -> MemoryDatagrams | None:
-        """Return who receives datagrams there."""
-        for port in self._datagrams:
-            if port.address.port == address.port and _covers(port.address.host, address.host):
+    def at(self, address: Address) -> _Port | None:
+        """Return who is behind an address; None when nobody is."""
+        for port in self._bound.get(address.port, ()):
+            bound = port.address.host
+            if bound == address.host or _covers(bound, address.host):
                 return port
         return None
 
-    def settle(self, now: float) -> None:
-        """Take in the datagrams that have arrived by `now`."""
-        for port in self._datagrams:
-            port.settle(now)
+    def kill_all(self) -> None:
+        """Close every port, because the process behind them died."""
+        for port in [port for same in self._bound.values() for port in same]:
+            port.kill()
 
-    def close_all(self) -> None:
-        """Close every port."""
-        for listener in list(self._listeners):
-            listener.close_now()
-        for port in list(self._datagrams):
-            port.close_now()
+    def _collides(self, address: Address) -> bool:
+        return any(
+            _covers(other.address.host, address.host) or _covers(address.host, other.address.host)
+            for other in self._bound.get(address.port, ())
+        )
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a numeric host means the asking host itself."""
-    return ipaddress.ip_address(host.partition("%")[0]).is_loopback
+    """Whether a numeric host, in its one spelling, means the asking host itself."""
+    return host.startswith("127.") or host == "::1"
 
 
 def _covers(bound: str, host: str) -> bool:
     return bound in {host, "::"} or (bound == "0.0.0.0" and ":" not in host)
-
-
-def _collides(address: Address, bound: list[Address]) -> bool:
-    return any(
-        other.port == address.port and (_covers(other.host, address.host) or _covers(address.host, other.host))
-        for other in bound
-    )

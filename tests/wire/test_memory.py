@@ -7,23 +7,30 @@ import trio
 
 from p2pmirror.errors import Unreachable
 from p2pmirror.wire.address import Address
-from p2pmirror.wire.memory import Link, MemoryNetwork, MemoryWorld
+from p2pmirror.wire.memory import Agenda, Link, MemoryNetwork, MemoryWorld
+from tests.wire.agenda import TaskAgenda
 from tests.wire.conformance import Conformance, Setup, receive_all
 from tests.wire.datagrams import inbox
 
 
-def two_hosts(link: Link | None = None, seed: int = 1) -> tuple[MemoryWorld, MemoryNetwork, MemoryNetwork]:
-    world = MemoryWorld(Random(seed), link=link)
+def two_hosts(
+    link: Link | None = None, seed: int = 1, agenda: Agenda | None = None
+) -> tuple[MemoryWorld, MemoryNetwork, MemoryNetwork]:
+    world = MemoryWorld(Random(seed), link=link, agenda=agenda)
     return world, world.host("10.0.0.1", "fd00::1"), world.host("10.0.0.2", "fd00::2")
 
 
 @pytest.mark.usefixtures("autojump_clock")
 class TestMemory(Conformance):
-    @pytest.fixture(params=["10.0.0.1", "fd00::1", "slow"])
-    def setup(self, request: pytest.FixtureRequest) -> Setup:
-        slow = request.param == "slow"
-        world, server, client = two_hosts(Link(latency_s=0.004) if slow else None)
-        return Setup(server, client, "10.0.0.1" if slow else request.param, lambda: world.open_streams)
+    @pytest.fixture(params=["10.0.0.1", "fd00::1", "slow", "agenda", "slow agenda"])
+    async def setup(self, request: pytest.FixtureRequest, nursery: trio.Nursery) -> Setup:
+        agenda = TaskAgenda() if "agenda" in request.param else None
+        if agenda is not None:
+            nursery.start_soon(agenda.run)
+        link = Link(latency_s=0.004) if "slow" in request.param else None
+        world, server, client = two_hosts(link, agenda=agenda)
+        host = request.param if request.param == "fd00::1" else "10.0.0.1"
+        return Setup(server, client, host, lambda: world.open_streams)
 
 
 async def joined(server: MemoryNetwork, client: MemoryNetwork):

@@ -1,0 +1,59 @@
+"""A connection of the simulated world: two hosts, two streams, a pipe each way.
+
+Law: it is forgotten once both ends are closed, for then nobody is left who could notice it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from p2pmirror.wire.address import Address
+from p2pmirror.wire.memory_pipe import Pipe
+from p2pmirror.wire.memory_streams import MemoryStream
+
+if TYPE_CHECKING:
+    from p2pmirror.wire.memory import MemoryWorld
+    from p2pmirror.wire.memory_host import MemoryNetwork
+
+
+class Connection:
+    """Joins the one who dialled, `source`, with `target`; `ours` is the dialler's end."""
+
+    __slots__ = ("_back", "_there", "_world", "ours", "source", "target", "theirs")
+
+    def __init__(
+        self, world: MemoryWorld, source: MemoryNetwork, local: Address, target: MemoryNetwork, remote: Address
+    ) -> None:
+        self.source = source
+        self.target = target
+        self._world = world
+        self._there = Pipe(world.way(source, target), local, remote, world.timing, world.observe)
+        self._back = Pipe(world.way(target, source), remote, local, world.timing, world.observe)
+        self._there.back, self._back.back = self._back, self._there
+        self.ours = MemoryStream(self._back, self._there, world.timing, self._closed)
+        self.theirs = MemoryStream(self._there, self._back, world.timing, self._closed)
+
+    @property
+    def latency_s(self) -> float:
+        """One way and back."""
+        return self._there.way.link.latency_s + self._back.way.link.latency_s
+
+    @property
+    def open_ends(self) -> int:
+        """How many of the two nobody has closed."""
+        return (not self.ours.closed) + (not self.theirs.closed)
+
+    def advance(self) -> None:
+        """Go on after the world has changed."""
+        self._there.advance()
+        self._back.advance()
+
+    def kill(self, network: MemoryNetwork, *, reset_all: bool) -> None:
+        """Close the ends that a host's process had, as its kernel does when it dies."""
+        for host, stream in ((self.source, self.ours), (self.target, self.theirs)):
+            if host is network:
+                stream.kill(reset=reset_all)
+
+    def _closed(self) -> None:
+        if not self.open_ends:
+            self._world.forget(self)
