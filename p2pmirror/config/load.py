@@ -96,6 +96,9 @@ def _registry_name(entry: object) -> str:
 
 def _config(values: dict[str, Any]) -> Config:
     store = containerd_store(values) if values["store"] == "containerd" else values["store"]
+    if values["allowed_clients"] and values["peer_key_file"] is None:
+        shown = ",".join(map(str, values["allowed_clients"]))
+        raise BadSetting("allowed_clients", shown, "nothing without peer_key_file: everybody is served then")
     return Config(
         registry_addr=values["registry_addr"],
         router_addr=values["router_addr"],
@@ -117,4 +120,6 @@ def _config(values: dict[str, Any]) -> Config:
         shutdown_grace_s=values["shutdown_grace"],
         log_level=values["log_level"],
         log_format=values["log_format"],
+        peer_key_file=values["peer_key_file"],
+        allowed_clients=values["allowed_clients"],
     )

@@ -1,5 +1,6 @@
 """The settings once they are understood: plain values, grouped by the room that they are for."""
 
+import ipaddress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -62,4 +63,6 @@ class Config:
     shutdown_grace_s: float
     log_level: str
     log_format: Literal["json", "text"]
+    peer_key_file: Path | None = None  # None: a cluster without a key
+    allowed_clients: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...] = ()
     filters: Filters = field(default_factory=Filters)

@@ -5,6 +5,7 @@ One row is a flag (`--registry-addr`), an environment variable (`P2PMIRROR_REGIS
 and in the environment, and arrays in the file.
 """
 
+import ipaddress
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from p2pmirror.wire.address import Address, split_host_port
 REGISTRY_PORT = 29999
 ROUTER_PORT = 29998
 OBSERVABILITY_PORT = 9090
+MAPPED_PREFIX_BITS = 96  # ::ffff:0:0/96 holds every IPv4 address (RFC 4291, section 2.5.5.2)
 RETRIES_MAX = 50  # more providers than a holder ever names
 
 
@@ -109,6 +111,24 @@ def _bootstrap(text: str) -> bootstrap.BootstrapSetting | None:
         raise ValueError(f"static:HOST:PORT,... or dns:NAME[:PORT] ({error})") from None
 
 
+def _networks(texts: list[str]) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
+    return tuple(_network(text) for text in texts)
+
+
+def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+    """Read `10.0.0.0/8`, `fd00::/8` or one address; IPv4 mapped into IPv6 is IPv4, as it is with clients."""
+    try:
+        if "%" in text:
+            raise ValueError("a scope, such as %eth0, means every network of that name: leave it out")  # noqa: TRY301
+        network = ipaddress.ip_network(text)
+    except ValueError as error:
+        raise ValueError(f"networks such as 10.0.0.0/8 or fd00::/8 ({error})") from None
+    mapped = network.network_address.ipv4_mapped if isinstance(network, ipaddress.IPv6Network) else None
+    if mapped is None or network.prefixlen < MAPPED_PREFIX_BITS:
+        return network
+    return ipaddress.IPv4Network((mapped, network.prefixlen - MAPPED_PREFIX_BITS))
+
+
 def _retries(text: str) -> int:
     if not (text.isascii() and text.isdigit() and 1 <= int(text) <= RETRIES_MAX):
         raise ValueError(f"a number from 1 to {RETRIES_MAX}")
@@ -166,6 +186,20 @@ SETTINGS = (
         "",
         _bootstrap,
         "how to find the first peers: dns:NAME[:PORT] or static:HOST:PORT,...; default: a cluster of one",
+    ),
+    Setting(
+        "peer_key_file",
+        "",
+        _path_or_none,
+        "a file with the cluster's key (made by: openssl rand -hex 32), or two lines while the key is being changed: "
+        "the first signs, both are accepted; read again when it changes; default: none, everybody is served",
+    ),
+    Setting(
+        "allowed_clients",
+        "",
+        _networks,
+        "with a key: networks such as 10.0.0.0/8 whose clients are served, besides this node and its peers",
+        many=True,
     ),
     Setting("mirror_resolve_timeout", "30ms", parse_duration, "how long to look for a first peer before saying 404"),
     Setting("mirror_resolve_retries", "5", _retries, "how many peers to ask for one thing"),

@@ -57,6 +57,21 @@ def test_native_values_of_toml_are_read_like_texts(tmp_path: Path) -> None:
     assert config.store == LayoutStore(tmp_path)
 
 
+def test_a_key_and_who_is_served_besides(tmp_path: Path) -> None:
+    """Networks of both families, single addresses, and IPv4 mapped into IPv6, which is IPv4 as clients are."""
+    clients = "10.0.0.0/8, 192.0.2.7,fd00::/8,::ffff:198.51.100.0/120,::/0"
+    config = load({}, {"peer_key_file": str(tmp_path / "key"), "allowed_clients": clients})
+    assert config.peer_key_file == tmp_path / "key"
+    assert [str(each) for each in config.allowed_clients] == [
+        "10.0.0.0/8",
+        "192.0.2.7/32",
+        "fd00::/8",
+        "198.51.100.0/24",
+        "::/0",
+    ]
+    assert load({}, {}).peer_key_file is None
+
+
 @pytest.mark.parametrize(
     ("key", "text", "allowed"),
     [
@@ -80,6 +95,12 @@ def test_native_values_of_toml_are_read_like_texts(tmp_path: Path) -> None:
         ("default_registry", "not a host", "docker.io"),
         ("registries", "ghcr.io,bad/name", "ghcr.io"),
         ("upload_rate_max", "fast", "512Mi"),
+        ("peer_key_file", "a\0b", "path"),
+        ("allowed_clients", "10.0.0.0/8", "nothing without peer_key_file"),
+        ("allowed_clients", "node7", "10.0.0.0/8"),
+        ("allowed_clients", "10.0.0.7/8", "host bits"),
+        ("allowed_clients", "fe80::%eth0/10", "scope"),
+        ("allowed_clients", "10.0.0.0/33", "10.0.0.0/8"),
         ("log_level", "LOUD", "DEBUG"),
         ("log_format", "xml", "json or text"),
     ],
