@@ -1,0 +1,276 @@
+"""Nodes that live in a simulated world: whole agents, and routers alone where thousands are wanted.
+
+Laws: only production code runs in them; a node that is killed or loses its power runs no further line than its tasks'
+cancellation, and nobody hears of that; what a node keeps on its disk outlives it, its id for one; every node tells the
+others a monotonic clock, and reads a wall clock, that are its own.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import trio
+from prometheus_client import CollectorRegistry
+
+from p2pmirror.config import load
+from p2pmirror.node import Node, Running, Seams
+from p2pmirror.resolve.hashing import hashing_inline
+from p2pmirror.routing import bootstrap
+from p2pmirror.routing.dht.node import DhtOptions, DhtRouter
+from p2pmirror.routing.metrics import RoutingMetrics
+from p2pmirror.store.files import Files
+from p2pmirror.store.memoryfiles import MemoryFiles
+from p2pmirror.store.ocilayout import LayoutWriter
+from p2pmirror.wire.address import Address
+from p2pmirror.wire.binding import BOOT_ID_BYTES
+from p2pmirror.wire.identity import NODE_ID_BYTES, NodeId
+from p2pmirror.wire.memory import MemoryNetwork, MemoryWorld
+
+REGISTRY_PORT, ROUTER_PORT, PAGE_PORT = 29999, 29998, 9090  # DESIGN.md, "Ports and endpoints"
+LAYOUT = Path("/images")
+DATA = Path("/data")
+GRACE = "5s"  # a stop in order: nobody in a simulation downloads for longer after it was told to stop
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a node is given by its simulation; `random` returns the stream of chance of a name."""
+
+    world: MemoryWorld
+    now: Callable[[], float]
+    nursery: trio.Nursery
+    random: Callable[[str], Random]
+    files: Files  # of nodes without a disk of their own
+    metrics: RoutingMetrics  # of all routers alone: counted together, since a registry each costs more than the router
+
+
+@dataclass(slots=True)
+class _Life:
+    """From a start to its end."""
+
+    stop: trio.Event = field(default_factory=trio.Event)
+    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+    ended: trio.Event = field(default_factory=trio.Event)
+
+
+class SimulatedNode(ABC):
+    """One node: its host, its lives, its clocks. `kill` and `power_off` act at once, between two tasks' turns."""
+
+    def __init__(self, number: int, host: str, network: MemoryNetwork, zone: str, around: Surroundings) -> None:
+        self.number = number
+        self.host = host
+        self.network = network
+        self.zone = zone
+        self.clock_offset_s = 0.0  # of the monotonic clock that it tells others
+        self.wall_offset_s = 0.0  # of its wall clock
+        self.boots = 0
+        self.died_at: float | None = None  # virtual time of the last kill, power failure or stop
+        self.is_on = True  # its host has power
+        self._around = around
+        self._life: _Life | None = None
+        self._last: _Life | None = None
+
+    @property
+    @abstractmethod
+    def node_id(self) -> NodeId:
+        """Its id; it must have been started once."""
+
+    @property
+    @abstractmethod
+    def router(self) -> DhtRouter:
+        """The router of its present life, or of its last one. It must have been started once."""
+
+    @property
+    def address(self) -> Address:
+        """Where its router is, or was, heard."""
+        return Address(self.host, ROUTER_PORT)
+
+    @property
+    def registry(self) -> Address:
+        """The address of its registry port, as the others are told it."""
+        return Address(self.host, REGISTRY_PORT)
+
+    @property
+    def alive(self) -> bool:
+        """Whether its process runs."""
+        return self._life is not None and not self._life.ended.is_set()
+
+    def __str__(self) -> str:
+        return f"node {self.number} ({self.host})"
+
+    async def start(self) -> None:
+        """Let it run; returns once it says that it does. RuntimeError when it runs, or its host is off."""
+        if self.alive or not self.is_on:
+            raise RuntimeError(f"{self} {'runs already' if self.alive else 'has no power'}")
+        life = self._life = _Life()
+        last, self._last = self._last, life
+        if last is not None:
+            await last.ended.wait()
+        self.boots += 1
+        await self._around.nursery.start(self._live, life)
+
+    def kill(self) -> None:
+        """End its process: the kernel closes its sockets."""
+        self._around.world.kill(self.network)
+        self._end()
+
+    def power_off(self) -> None:
+        """Cut its power: silence."""
+        self._around.world.power_off(self.network)
+        self.is_on = False
+        self._end()
+
+    def power_on(self) -> None:
+        """Give its host power again; `start` lets the node run again."""
+        self._around.world.power_on(self.network)
+        self.is_on = True
+
+    async def stop(self) -> None:
+        """Stop it in order; returns once it has."""
+        life = self._life
+        if life is not None:
+            life.stop.set()
+            await life.ended.wait()
+            if self._life is life:
+                self._end()
+
+    async def restart(self) -> None:
+        """Stop it in order if it runs, power its host if that is off, and start it again with what is on its disk."""
+        await self.stop()
+        if not self.is_on:
+            self.power_on()
+        await self.start()
+
+    @abstractmethod
+    async def _run(self, stop: trio.Event, task_status: trio.TaskStatus[None]) -> None:
+        """Run one life, until `stop` has been obeyed."""
+
+    async def _live(self, life: _Life, *, task_status: trio.TaskStatus[None]) -> None:
+        try:
+            with life.scope:
+                await self._run(life.stop, task_status)
+        finally:
+            life.ended.set()
+        if life.scope.cancelled_caught and not life.stop.is_set():
+            task_status.started()  # killed while it started: whoever started it goes on
+
+    def _end(self) -> None:
+        if self._life is not None:
+            self.died_at = self._around.now()
+            self._life.scope.cancel()
+            self._life = None
+
+    def _clock_ms(self) -> int:
+        return int((self._around.now() + self.clock_offset_s) * 1000)
+
+
+class RouterAlone(SimulatedNode):
+    """A production `DhtRouter` and nothing else: the light node."""
+
+    def __init__(
+        self, number: int, host: str, network: MemoryNetwork, zone: str, around: Surroundings, *, setting: str
+    ) -> None:
+        """Give it `setting` as its `bootstrap`; start nothing."""
+        super().__init__(number, host, network, zone, around)
+        self._random = around.random(f"node {number}")
+        self._id = NodeId(self._random.randbytes(NODE_ID_BYTES))
+        self._bootstrap = bootstrap.parse(setting).on(network, around.files, self._random) if setting else None
+        self._router: DhtRouter | None = None
+
+    @property
+    def node_id(self) -> NodeId:
+        """Its id."""
+        return self._id
+
+    @property
+    def router(self) -> DhtRouter:
+        """Its router."""
+        assert self._router is not None, "it was never started"
+        return self._router
+
+    async def _run(self, stop: trio.Event, task_status: trio.TaskStatus[None]) -> None:
+        options = DhtOptions(
+            node_id=self._id,
+            boot_id=self._random.randbytes(BOOT_ID_BYTES),
+            listen=self.address,
+            registry=self.registry,
+            zone=self.zone,
+            bootstrap=self._bootstrap,
+        )
+        router = self._router = DhtRouter(options, self.network, random=self._random, metrics=self._around.metrics)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(router.run)
+            task_status.started()
+            await stop.wait()
+            await router.leave()
+            nursery.cancel_scope.cancel()
+
+
+class WholeNode(SimulatedNode):
+    """A production `Node`: all rooms, on a disk in memory, with ports that answer HTTP."""
+
+    def __init__(
+        self,
+        number: int,
+        host: str,
+        network: MemoryNetwork,
+        zone: str,
+        around: Surroundings,
+        *,
+        files: MemoryFiles,
+        settings: dict[str, str],
+    ) -> None:
+        """Take `settings` as flags, in place of those that a simulation gives by itself; start nothing."""
+        super().__init__(number, host, network, zone, around)
+        self.files = files
+        self._settings = {"store": "none", "data_dir": str(DATA), "shutdown_grace": GRACE, "zone": zone, **settings}
+        self._random = around.random(f"node {number}")
+        self._node: _NodeWithRouter | None = None
+        self._running: Running | None = None
+
+    @property
+    def node_id(self) -> NodeId:
+        """Its id."""
+        assert self._running is not None, "it was never started"
+        return self._running.node_id
+
+    @property
+    def router(self) -> DhtRouter:
+        """Its router."""
+        assert self._node is not None, "it was never started"
+        assert self._node.router is not None, "it was never started"
+        return self._node.router
+
+    @property
+    def page(self) -> Address:
+        """The address of its observability port."""
+        return Address(self.host, PAGE_PORT)
+
+    def power_on(self) -> None:
+        """Give its host power again; what was not put on the disk is lost or torn."""
+        super().power_on()
+        self.files.crash(self._random)
+
+    async def _run(self, stop: trio.Event, task_status: trio.TaskStatus[None]) -> None:
+        if self._settings["store"] == f"oci-layout:{LAYOUT}" and self.boots == 1:
+            await LayoutWriter(LAYOUT, self.files).prepare()
+        seams = Seams(self.network, self.files, self._random, hashing_inline, CollectorRegistry())
+        node = self._node = _NodeWithRouter(load({}, self._settings), seams)
+        async with trio.open_nursery() as nursery:
+            self._running = await nursery.start(node.run, stop)
+            task_status.started()
+
+
+class _NodeWithRouter(Node):
+    """A `Node` that shows its router."""
+
+    router: DhtRouter | None = None
+
+    def _router(self, *args: Any, **keywords: Any) -> DhtRouter:
+        router = self.router = super()._router(*args, **keywords)
+        return router
