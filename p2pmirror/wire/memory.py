@@ -1,4 +1,4 @@
-"""A world of hosts in one process: their links, names, power and partitions, on trio's clock and a given Random.
+"""A world of hosts in one process: their links, rates, names, power and faults, on trio's clock and a given Random.
 
 Laws:
 - no task runs for the world and no real time passes in it: a run with the same seed and schedule is the same run;
@@ -21,6 +21,7 @@ from p2pmirror.wire.memory_link import Agenda, Link, Observe
 from p2pmirror.wire.memory_ports import is_loopback
 from p2pmirror.wire.memory_timing import AgendaTiming, Timing, WaitersTiming, Wakeup
 from p2pmirror.wire.memory_topology import Topology, Way
+from p2pmirror.wire.memory_traffic import Traffic
 
 __all__ = ["Agenda", "Link", "MemoryNetwork", "MemoryWorld", "Observe"]
 
@@ -44,21 +45,36 @@ class MemoryWorld:
         self.names: dict[str, list[str]] = {}
         self.timing: Timing = WaitersTiming() if agenda is None else AgendaTiming(agenda)
         self.topology = Topology(link or Link())
+        self.traffic = Traffic(self.timing)
         self.observe = observe
         self.changed = Wakeup(self.timing)
-        self._random = random
+        self.random = random
         self._owners: dict[str, MemoryNetwork] = {}
         self._connections: dict[Connection, None] = {}  # in the order of dialling
 
-    def host(self, *hosts: str) -> MemoryNetwork:
-        """Add a host with these numeric hosts; it has 127.0.0.1 and ::1 besides. ValueError when one is taken."""
+    def host(self, *hosts: str, upload_rate: float | None = None, download_rate: float | None = None) -> MemoryNetwork:
+        """Add a host with these numeric hosts; it has 127.0.0.1 and ::1 besides. ValueError when one is taken.
+
+        Its rates are as in `set_rates`.
+        """
         plain = [Address.of(host, 0).host for host in hosts]
         taken = [host for host in plain if host in self._owners or is_loopback(host)]
         if taken:
             raise ValueError(f"{taken[0]} already belongs to a host of this world")
         network = MemoryNetwork(self, plain)
         self._owners.update(dict.fromkeys(plain, network))
+        if upload_rate is not None or download_rate is not None:
+            self.set_rates(network, upload_rate=upload_rate, download_rate=download_rate)
         return network
+
+    def set_rates(
+        self, network: MemoryNetwork, *, upload_rate: float | None = None, download_rate: float | None = None
+    ) -> None:
+        """Let the streams of a host share this many bytes a second, max-min fairly; None is without a limit.
+
+        Holds from now on, also for what is under way. Datagrams pass at once. ValueError unless above 0.
+        """
+        self.traffic.set_rates(network, upload_rate, download_rate)
 
     def set_link(self, one: MemoryNetwork, other: MemoryNetwork, link: Link) -> None:
         """Join two hosts, in both directions, by a link of their own; what is on its way keeps its time."""
@@ -73,7 +89,7 @@ class MemoryWorld:
         """Let a host come back without memory: what its process had open is gone, its old connections are reset."""
         with self._change():
             self.topology.set_power(network, on=True)
-            self._kill(network, reset_all=True)
+            self._kill(network, reset=True)
 
     def kill(self, network: MemoryNetwork) -> None:
         """Close all that a host's process has open, as a kernel does when it dies; the host itself runs on.
@@ -82,17 +98,38 @@ class MemoryWorld:
         they had open or were dialling, until they are cancelled; what is opened from now on belongs to the next one.
         """
         with self._change():
-            self._kill(network, reset_all=False)
+            self._kill(network, reset=False)
 
     def partition(self, *groups: Iterable[MemoryNetwork]) -> None:
         """Cut the world into these groups; hosts that are not named form one more."""
         with self._change():
             self.topology.partition(groups)
 
+    def block(self, sources: Iterable[MemoryNetwork], targets: Iterable[MemoryNetwork]) -> None:
+        """Let nothing through from the sources to the targets, but all the other way.
+
+        Datagrams are lost, what is sent on streams waits, and nobody can dial either way: a dial needs an answer.
+        Acknowledgements are not simulated, so a stream goes on in its open direction.
+        """
+        with self._change():
+            self.topology.block(list(sources), list(targets))
+
+    def unblock(self, sources: Iterable[MemoryNetwork], targets: Iterable[MemoryNetwork]) -> None:
+        """Take back a `block` of the same groups; nothing happens when there is none."""
+        with self._change():
+            self.topology.unblock(list(sources), list(targets))
+
     def heal(self) -> None:
-        """End the partition; what waited on connections goes on."""
+        """End the partition and every block; what waited on connections goes on."""
         with self._change():
             self.topology.heal()
+
+    def reset(self, one: MemoryNetwork, other: MemoryNetwork) -> None:
+        """Break every connection between two hosts, as a box between them may: both ends see a reset at once."""
+        with self._change():
+            for connection in self._connections:
+                if {connection.source, connection.target} == {one, other}:
+                    connection.reset()
 
     @property
     def open_streams(self) -> int:
@@ -122,7 +159,7 @@ class MemoryWorld:
         if link.steady:
             self.timing.at(trio.current_time() + link.latency_s, arrive)
         else:
-            for at in link.deliveries(trio.current_time(), self._random):
+            for at in link.deliveries(trio.current_time(), self.random):
                 self.timing.at(at, arrive)
 
     def join(self, source: MemoryNetwork, local: Address, target: MemoryNetwork, remote: Address) -> Connection | None:
@@ -146,10 +183,10 @@ class MemoryWorld:
             if port is not None:
                 port.arrive(data, source, to)
 
-    def _kill(self, network: MemoryNetwork, *, reset_all: bool) -> None:
+    def _kill(self, network: MemoryNetwork, *, reset: bool) -> None:
         network.kill()
         for connection in list(self._connections):
-            connection.kill(network, reset_all=reset_all)
+            connection.kill(network, reset=reset)
 
     @contextmanager
     def _change(self) -> Iterator[None]:

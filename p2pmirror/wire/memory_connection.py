@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import trio
+
 from p2pmirror.wire.address import Address
 from p2pmirror.wire.memory_pipe import Pipe
 from p2pmirror.wire.memory_streams import MemoryStream
@@ -27,8 +29,8 @@ class Connection:
         self.source = source
         self.target = target
         self._world = world
-        self._there = Pipe(world.way(source, target), local, remote, world.timing, world.observe)
-        self._back = Pipe(world.way(target, source), remote, local, world.timing, world.observe)
+        self._there = Pipe(world, world.way(source, target), local, remote)
+        self._back = Pipe(world, world.way(target, source), remote, local)
         self._there.back, self._back.back = self._back, self._there
         self.ours = MemoryStream(self._back, self._there, world.timing, self._closed)
         self.theirs = MemoryStream(self._there, self._back, world.timing, self._closed)
@@ -48,12 +50,25 @@ class Connection:
         self._there.advance()
         self._back.advance()
 
-    def kill(self, network: MemoryNetwork, *, reset_all: bool) -> None:
-        """Close the ends that a host's process had, as its kernel does when it dies."""
-        for host, stream in ((self.source, self.ours), (self.target, self.theirs)):
+    def reset(self) -> None:
+        """Let both ends see a reset now, whatever lies between them."""
+        self._there.sever()
+        self._back.sever()
+
+    def kill(self, network: MemoryNetwork, *, reset: bool) -> None:
+        """Close the ends that a host's process had, as its kernel does when it dies.
+
+        With `reset` also those that it had closed, and whose last words may still be on their way.
+        """
+        ends = (self.source, self.ours, self._there), (self.target, self.theirs, self._back)
+        for host, stream, outgoing in ends:
             if host is network:
-                stream.kill(reset=reset_all)
+                stream.kill(reset=reset)
+                if reset:
+                    outgoing.reset(trio.current_time())
 
     def _closed(self) -> None:
         if not self.open_ends:
+            self._there.drop()
+            self._back.drop()
             self._world.forget(self)

@@ -1,20 +1,28 @@
 """One direction of a simulated connection: bytes on their way, bytes that have arrived, FIN and reset.
 
 Laws: bytes arrive in order, a latency after they were sent; FIN comes after the bytes, a reset overtakes those still on
-their way; on a path that is down everything waits, as TCP would send it again. Bytes that meet a closed reader are
-answered with a reset.
+their way, and nothing comes after it; on a path that is down everything waits, as TCP would send it again. Bytes that
+meet a closed reader are answered with a reset. Where a host has a rate, bytes leave as `memory_traffic` says.
 """
 
+from __future__ import annotations
+
 from collections import deque
+from typing import TYPE_CHECKING
 
 import trio
 
 from p2pmirror.wire.address import Address
-from p2pmirror.wire.memory_link import Observe
-from p2pmirror.wire.memory_timing import NEVER, Timing, Wakeup
+from p2pmirror.wire.memory_timing import NEVER, Wakeup
 from p2pmirror.wire.memory_topology import Way
+from p2pmirror.wire.memory_traffic import Flow
 
-PIPE_BYTES = 256 << 10  # 256 KiB on the way and unread in one direction: small, so that tests meet back-pressure
+if TYPE_CHECKING:
+    from p2pmirror.wire.memory import MemoryWorld
+
+PIPE_BYTES = (
+    256 << 10
+)  # 256 KiB unsent, on the way and unread in one direction: small, so that tests meet back-pressure
 
 
 class Pipe:
@@ -22,11 +30,11 @@ class Pipe:
 
     __slots__ = (
         "_bytes",
+        "_flow",
         "_flying",
-        "_observe",
         "_reset_at",
         "_ticks_at",
-        "_timing",
+        "_world",
         "arrived",
         "back",
         "broken",
@@ -40,11 +48,11 @@ class Pipe:
         "writer",
     )
 
-    back: "Pipe"  # the other direction
+    back: Pipe  # the other direction
     reader: Wakeup
     writer: Wakeup
 
-    def __init__(self, way: Way, source: Address, target: Address, timing: Timing, observe: Observe | None) -> None:
+    def __init__(self, world: MemoryWorld, way: Way, source: Address, target: Address) -> None:
         self.way = way
         self.source = source
         self.target = target
@@ -53,9 +61,9 @@ class Pipe:
         self.broken = False  # the reader may know of a reset
         self.finished = False  # the writer has sent FIN
         self.reader_closed = False
-        self._timing = timing
-        self._observe = observe
-        self._flying: deque[tuple[float, bytes]] = deque()  # b"" is FIN
+        self._world = world
+        self._flow: Flow | None = None  # what has not left, where a host has a rate; made when it is first needed
+        self._flying: deque[tuple[float, bytes, int]] = deque()  # b"" is FIN; how much of it is counted in `_bytes`
         self._bytes = 0
         self._reset_at = NEVER
         self._ticks_at = NEVER  # when the next call of `_tick` comes
@@ -67,12 +75,22 @@ class Pipe:
 
     def push(self, data: bytes) -> None:
         """Send `data`, b"" for FIN."""
-        now = trio.current_time()
         self.finished = self.finished or not data
+        if self.broken:
+            return
         self._bytes += len(data)
-        latest = self._flying[-1][0] if self._flying else now
-        self._flying.append((max(latest, now + self.way.link.latency_s), data))
-        self.advance()
+        if self._flow is None and self._world.traffic.limits(self.way):
+            self._flow = Flow(self, self._world.traffic, self._world.timing)
+        if self._flow is None or (self._flow.is_empty and not self._world.traffic.limits(self.way)):
+            self._fly(data, trio.current_time(), counted=len(data))
+        else:
+            self._flow.add(data)
+
+    def launch(self, data: bytes, at: float) -> None:
+        """Let `data` leave the host at a time; from then on it leaves room for more, as TCP's window grows to fit."""
+        self._bytes -= len(data)
+        self.writer.wake()
+        self._fly(data, at, counted=0)
 
     def take(self, count_max: int) -> bytes:
         """Return what has arrived, at most `count_max` bytes."""
@@ -85,9 +103,16 @@ class Pipe:
         return data
 
     def reset(self, at: float) -> None:
-        """Let the reader know of a reset that was sent at a time."""
+        """Let the reader know of a reset that was sent at a time; what had not left by then never leaves."""
+        if self._flow is not None:
+            self._flow.clear()
         self._reset_at = min(self._reset_at, at + self.way.link.latency_s)
-        self.advance()
+        self._settle()
+
+    def sever(self) -> None:
+        """Let the reader know of a reset now, whatever the path is like."""
+        if not self.broken:
+            self._break()
 
     def close_reader(self) -> None:
         """Throw away what was not read and what is still to come."""
@@ -96,8 +121,26 @@ class Pipe:
         self.arrived.clear()
         self.writer.wake()
 
+    def drop(self) -> None:
+        """Throw everything away: nobody is left at either end."""
+        self._flying.clear()
+        if self._flow is not None:
+            self._flow.clear()
+
     def advance(self) -> None:
-        """Deliver what has arrived by now, and come back for the rest; called again when the path comes up."""
+        """Deliver what has arrived by now, and come back for the rest; called again when the path comes up or goes."""
+        if self._flow is not None:
+            self._flow.review()
+        self._settle()
+
+    def _fly(self, data: bytes, at: float, *, counted: int) -> None:
+        arrives_at = at + self.way.link.stream_delay_s(self._world.random)
+        if self._flying:
+            arrives_at = max(arrives_at, self._flying[-1][0])
+        self._flying.append((arrives_at, data, counted))
+        self._settle()
+
+    def _settle(self) -> None:
         if not self.way.is_up:
             return
         now = trio.current_time()
@@ -108,15 +151,15 @@ class Pipe:
         due = min(self._flying[0][0] if self._flying else NEVER, NEVER if self.broken else self._reset_at)
         if due < self._ticks_at:
             self._ticks_at = due
-            self._timing.at(due, self._tick)
+            self._world.timing.at(due, self._tick)
 
     def _tick(self) -> None:
         self._ticks_at = NEVER
-        self.advance()
+        self._settle()
 
-    def _deliver(self, at: float, data: bytes) -> None:
-        if self._observe is not None:
-            self._observe("stream" if data else "fin", trio.current_time(), self.source, self.target, data)
+    def _deliver(self, at: float, data: bytes, counted: int) -> None:
+        self._tell("stream" if data else "fin", data)
+        self._bytes += len(data) - counted
         if self.reader_closed:
             self._bytes -= len(data)
             if data:
@@ -128,9 +171,14 @@ class Pipe:
         self.reader.wake()
 
     def _break(self) -> None:
-        if self._observe is not None:
-            self._observe("reset", trio.current_time(), self.source, self.target, b"")
+        self._tell("reset", b"")
         self.broken = True
-        self._bytes -= sum(len(data) for _, data in self._flying)
         self._flying.clear()
+        if self._flow is not None:
+            self._flow.clear()
+        self._bytes = sum(map(len, self.arrived))
         self.reader.wake()
+
+    def _tell(self, kind: str, data: bytes) -> None:
+        if self._world.observe is not None:
+            self._world.observe(kind, trio.current_time(), self.source, self.target, data)
