@@ -108,7 +108,7 @@ def _bootstrap(text: str) -> bootstrap.BootstrapSetting | None:
     try:
         return bootstrap.parse(text) if text else None
     except ValueError as error:
-        raise ValueError(f"static:HOST:PORT,... or dns:NAME[:PORT] ({error})") from None
+        raise ValueError(f"{bootstrap.KINDS} ({error})") from None
 
 
 def _networks(texts: list[str]) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
@@ -185,7 +185,7 @@ SETTINGS = (
         "bootstrap",
         "",
         _bootstrap,
-        "how to find the first peers: dns:NAME[:PORT] or static:HOST:PORT,...; default: a cluster of one",
+        f"how to find the first peers: {bootstrap.KINDS}; default: a cluster of one",
     ),
     Setting(
         "peer_key_file",

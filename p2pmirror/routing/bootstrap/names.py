@@ -8,8 +8,7 @@ from random import Random
 
 import trio
 
-from p2pmirror.routing.bootstrap.complaints import Complaints
-from p2pmirror.routing.bootstrap.places import Place
+from p2pmirror.routing.bootstrap.places import Name, Place
 from p2pmirror.routing.bootstrap.resolver import Resolver
 from p2pmirror.store.files import Files
 from p2pmirror.wire.address import Address
@@ -20,35 +19,35 @@ LOOK_AGAIN_S = 60.0  # a name server's usual time to live is 5 to 30 s; a thousa
 
 @dataclass(frozen=True, slots=True)
 class NamesSetting:
-    """`names`: hosts (names or numeric) with their ports; `text` is the setting that they were read from."""
+    """`places`: addresses and names, with their ports; `text` is the setting that they were read from."""
 
     text: str
-    names: tuple[Place, ...]
+    places: tuple[Place, ...]
 
     def __str__(self) -> str:
         return self.text
 
     def on(self, network: Network, files: Files, random: Random) -> "Names":  # noqa: ARG002 - no file is needed
         """See `protocol.BootstrapSetting`."""
-        return Names(self.names, Resolver(network, random, Complaints()), random)
+        return Names(self.places, Resolver(network, random), random)
 
 
 class Names:
     """See `protocol.Bootstrap`."""
 
-    def __init__(self, names: tuple[Place, ...], resolver: Resolver, random: Random) -> None:
+    def __init__(self, places: tuple[Place, ...], resolver: Resolver, random: Random) -> None:
         """Resolve nothing yet."""
-        self._names = names
+        self._places = places
         self._resolver = resolver
         self._random = random
 
     async def addresses(self) -> list[Address]:
         """Return every address of every name."""
-        return await self._resolver.resolve(self._names)
+        return await self._resolver.resolve(self._places)
 
     async def changed(self) -> None:
-        """Return when a name has an address that it did not have; never where all hosts are numeric."""
-        if all(name.address is not None for name in self._names):
+        """Return when a name has an address that it did not have; never where all are addresses."""
+        if not any(isinstance(each, Name) for each in self._places):
             await trio.sleep_forever()
         while True:
             await trio.sleep(look_again_s(self._random))

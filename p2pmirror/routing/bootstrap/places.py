@@ -1,6 +1,6 @@
-"""Where a router may be: a host, numeric or a name, and a port; as people and other agents write it."""
+"""Where a router may be: an address, or a name with a port; as people and other agents write it."""
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from p2pmirror.wire.address import Address, split_host_port
 
@@ -9,19 +9,14 @@ HOST_CHARS_MAX = 253  # of a name, RFC 1035 section 2.3.4 in text; addresses are
 SHOWN_CHARS_MAX = 100  # of foreign text in a log or an error: enough to find it again
 
 
-class Place(NamedTuple):
-    """A host, numeric or a name, with a UDP port."""
+class Name(NamedTuple):
+    """A host name that is yet to be looked up, with a port."""
 
     host: str
     port: int
 
-    @property
-    def address(self) -> Address | None:
-        """Return it as an address when its host is numeric."""
-        try:
-            return Address.of(self.host, self.port)
-        except ValueError:
-            return None
+
+Place: TypeAlias = Address | Name
 
 
 def read_place(text: str) -> Place:
@@ -34,16 +29,23 @@ def read_place(text: str) -> Place:
         raise ValueError(f"{shown(repr(text))} is no host with a port")
     if port == 0:
         raise ValueError(f"{shown(repr(text))}: port 0 cannot be sent to")
-    place = Place(host, port)
-    address = place.address
-    if address is not None and address.is_unspecified:
+    place = place_of(host, port)
+    if isinstance(place, Address) and place.is_unspecified:
         raise ValueError(f"{shown(repr(text))} can be listened on and not be sent to")
     return place
 
 
+def place_of(host: str, port: int) -> Place:
+    """Return the address when the host is numeric, else the name."""
+    try:
+        return Address.of(host, port)
+    except ValueError:
+        return Name(host, port)
+
+
 def is_host(text: str) -> bool:
     """Whether it may be a host: a name that somebody may know, or a numeric one."""
-    return 0 < len(text) <= HOST_CHARS_MAX and text.isprintable() and not any(each in " /@?#\\" for each in text)
+    return 0 < len(text) <= HOST_CHARS_MAX and text.isprintable() and not any(each in " /@?#\\\ufffd" for each in text)
 
 
 def shown(text: str, chars_max: int = SHOWN_CHARS_MAX) -> str:
