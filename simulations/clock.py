@@ -152,7 +152,8 @@ def run(main: Callable[[], Awaitable[_Result]], *, clock: VirtualClock, seed: st
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # noqa: BLE001  # groups of anything: the one thing in them is raised
-        raise _cause(error, clock) from None
+        cause = _cause(error, clock)
+    raise cause  # out here, so that it keeps what caused it and is not said to come from the group around it
 
 
 def _waiting() -> str:

@@ -54,6 +54,7 @@ class _Life:
     """From a start to its end."""
 
     stop: trio.Event = field(default_factory=trio.Event)
+    began: trio.Event = field(default_factory=trio.Event)  # it says that it runs, or it never will
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     ended: trio.Event = field(default_factory=trio.Event)
 
@@ -104,7 +105,7 @@ class SimulatedNode(ABC):
         return f"node {self.number} ({self.host})"
 
     async def start(self) -> None:
-        """Let it run; returns once it says that it does. RuntimeError when it runs, or its host is off."""
+        """Let it run; returns once it does, or died on the way. RuntimeError when it runs, or has no power."""
         if self.alive or not self.is_on:
             raise RuntimeError(f"{self} {'runs already' if self.alive else 'has no power'}")
         life = self._life = _Life()
@@ -112,7 +113,8 @@ class SimulatedNode(ABC):
         if last is not None:
             await last.ended.wait()
         self.boots += 1
-        await self._around.nursery.start(self._live, life)
+        self._around.nursery.start_soon(self._live, life)
+        await life.began.wait()
 
     def kill(self) -> None:
         """End its process: the kernel closes its sockets."""
@@ -142,22 +144,23 @@ class SimulatedNode(ABC):
     async def restart(self) -> None:
         """Stop it in order if it runs, power its host if that is off, and start it again with what is on its disk."""
         await self.stop()
+        if self.alive:
+            return  # somebody else started it meanwhile
         if not self.is_on:
             self.power_on()
         await self.start()
 
     @abstractmethod
-    async def _run(self, stop: trio.Event, task_status: trio.TaskStatus[None]) -> None:
-        """Run one life, until `stop` has been obeyed."""
+    async def _run(self, life: _Life) -> None:
+        """Run one life, until its `stop` has been obeyed; say when it began."""
 
-    async def _live(self, life: _Life, *, task_status: trio.TaskStatus[None]) -> None:
+    async def _live(self, life: _Life) -> None:
         try:
             with life.scope:
-                await self._run(life.stop, task_status)
+                await self._run(life)
         finally:
+            life.began.set()
             life.ended.set()
-        if life.scope.cancelled_caught and not life.stop.is_set():
-            task_status.started()  # killed while it started: whoever started it goes on
 
     def _end(self) -> None:
         if self._life is not None:
@@ -193,7 +196,7 @@ class RouterAlone(SimulatedNode):
         assert self._router is not None, "it was never started"
         return self._router
 
-    async def _run(self, stop: trio.Event, task_status: trio.TaskStatus[None]) -> None:
+    async def _run(self, life: _Life) -> None:
         options = DhtOptions(
             node_id=self._id,
             boot_id=self._random.randbytes(BOOT_ID_BYTES),
@@ -205,8 +208,8 @@ class RouterAlone(SimulatedNode):
         router = self._router = DhtRouter(options, self.network, random=self._random, metrics=self._around.metrics)
         async with trio.open_nursery() as nursery:
             await nursery.start(router.run)
-            task_status.started()
-            await stop.wait()
+            life.began.set()
+            await life.stop.wait()
             await router.leave()
             nursery.cancel_scope.cancel()
 
@@ -256,14 +259,14 @@ class WholeNode(SimulatedNode):
         super().power_on()
         self.files.crash(self._random)
 
-    async def _run(self, stop: trio.Event, task_status: trio.TaskStatus[None]) -> None:
+    async def _run(self, life: _Life) -> None:
         if self._settings["store"] == f"oci-layout:{LAYOUT}" and self.boots == 1:
             await LayoutWriter(LAYOUT, self.files).prepare()
         seams = Seams(self.network, self.files, self._random, hashing_inline, CollectorRegistry())
         node = self._node = _NodeWithRouter(load({}, self._settings), seams)
         async with trio.open_nursery() as nursery:
-            self._running = await nursery.start(node.run, stop)
-            task_status.started()
+            self._running = await nursery.start(node.run, life.stop)
+            life.began.set()
 
 
 class _NodeWithRouter(Node):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import resource
 import shlex
 import time
 import traceback
@@ -25,7 +26,7 @@ from simulations.trace import Trace
 from simulations.world import BugsEndTheRun, Simulation
 
 RESERVED = frozenset(
-    {"scenario", "nodes", "seed", "parameters", "trace_digest", "seconds_virtual", "seconds_real", "ok"}
+    {"scenario", "nodes", "seed", "parameters", "trace_digest", "seconds_virtual", "seconds_real", "ok", "memory_bytes"}
     | {"checks", "datagrams", "datagram_bytes", "violated", "error", "replay"}
 )
 YOUNG_OBJECTS = (
@@ -65,6 +66,7 @@ class Outcome:
     run: Run
     seconds_virtual: float = 0.0
     seconds_real: float = 0.0
+    memory_bytes: int = 0  # the most that this process ever had resident
     trace_digest: str = ""
     datagrams: int = 0
     datagram_bytes: int = 0
@@ -85,6 +87,7 @@ class Outcome:
         document: dict[str, Any] = {"scenario": run.scenario.name, "nodes": run.nodes, "seed": run.seed}
         document |= {"parameters": values, "trace_digest": self.trace_digest, "ok": self.ok}
         document |= {"seconds_virtual": self.seconds_virtual, "seconds_real": round(self.seconds_real, 3)}
+        document |= {"memory_bytes": self.memory_bytes}
         document |= {"datagrams": self.datagrams, "datagram_bytes": self.datagram_bytes, "checks": self.checks}
         document |= self.figures
         if self.violated is not None:
@@ -128,6 +131,7 @@ def play(run: Run, *, lines: TextIO | None = None, watch: Callable[[Glimpse], No
             outcome.error = error if outcome.violated is None else None
     outcome.seconds_virtual = time_of_run.current_time()
     outcome.seconds_real = time.perf_counter() - began
+    outcome.memory_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     outcome.trace_digest = trace.digest
     outcome.datagrams, outcome.datagram_bytes = trace.pieces("datagram"), trace.bytes("datagram")
     return outcome
@@ -151,12 +155,17 @@ class _Stage:
     async def play(self) -> Mapping[str, Figure]:
         """Play it; return its figures. Raises `Violation`, and whatever a bug raises."""
         scenario = self._run.scenario
+        values = scenario.values(self._run.given)
         async with trio.open_nursery() as nursery:
-            simulation = Simulation(
-                self._run.seed, self._run.nodes, clock=self._clock, trace=self._trace, nursery=nursery
+            simulation = self._simulation = Simulation(
+                self._run.seed,
+                self._run.nodes,
+                link=scenario.link(values),
+                clock=self._clock,
+                trace=self._trace,
+                nursery=nursery,
             )
-            self._simulation = simulation
-            figures = await scenario.story(simulation, scenario.values(self._run.given))
+            figures = await scenario.story(simulation, values)
             self._outcome.checks = simulation.checks.finish()
             if reserved := RESERVED & figures.keys():
                 raise ValueError(f"{scenario.name} calls figures {', '.join(sorted(reserved))}, which are taken")

@@ -12,6 +12,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from p2pmirror.wire.memory import Link
+
 if TYPE_CHECKING:
     from simulations.world import Simulation
 
@@ -23,6 +25,12 @@ SECONDS_MAX = 7 * 24 * 3600.0  # virtual: a week is the longest story that anybo
 _Told = TypeVar("_Told", bound=Callable[..., Awaitable[Mapping[str, Figure]]])
 
 SCENARIOS: dict[str, Scenario] = {}
+
+
+def _lan(parameters: object) -> Link:
+    """Return 1 to 2 ms a round trip: a cluster over some zones of one region."""
+    del parameters
+    return Link(latency_s=0.0005, jitter_s=0.0005)
 
 
 class BadValue(ValueError):
@@ -46,6 +54,7 @@ class Scenario:
     parameters: type[Any] = NoParameters
     nodes_min: int = 1
     seconds_max: float = SECONDS_MAX  # virtual ones: a run that lasts longer has lost its way
+    link: Callable[[Any], Link] = _lan  # what joins any two hosts, given the parameters
 
     def values(self, given: Mapping[str, str]) -> Any:
         """Return the parameters with `given` in place of defaults. Raises `BadValue`."""
@@ -70,13 +79,14 @@ def scenario(
     parameters: type[Any] = NoParameters,
     nodes_min: int = 1,
     seconds_max: float = SECONDS_MAX,
+    link: Callable[[Any], Link] = _lan,
 ) -> Callable[[_Told], _Told]:
     """Register the decorated `async def run(sim, parameters) -> figures` as a scenario; see `Scenario`."""
 
     def register(story: _Told) -> _Told:
         if name in SCENARIOS:
             raise ValueError(f"there are two scenarios of the name {name}")
-        SCENARIOS[name] = Scenario(name, shows, nodes, seconds, story, parameters, nodes_min, seconds_max)
+        SCENARIOS[name] = Scenario(name, shows, nodes, seconds, story, parameters, nodes_min, seconds_max, link)
         return story
 
     return register

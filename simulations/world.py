@@ -25,7 +25,6 @@ from simulations.clock import VirtualClock
 from simulations.nodes import ROUTER_PORT, RouterAlone, Surroundings, WholeNode
 from simulations.trace import Trace
 
-LAN = Link(latency_s=0.0005, jitter_s=0.0005)  # 1 to 2 ms a round trip: a cluster over some zones of one region
 BOOTSTRAP_HOSTS = 3  # the first nodes, whose addresses every node is given
 CLIENT_HOST = "10.255.0.1"
 NODES_MAX = 1 << 20  # what 10.0.0.0/12 has addresses for
@@ -37,7 +36,9 @@ _Added = TypeVar("_Added", RouterAlone, WholeNode)
 class Simulation:
     """What a scenario is given; see the README. `nodes` is how many were asked for, `members` those that were added."""
 
-    def __init__(self, seed: int, nodes: int, *, clock: VirtualClock, trace: Trace, nursery: trio.Nursery) -> None:
+    def __init__(
+        self, seed: int, nodes: int, *, link: Link, clock: VirtualClock, trace: Trace, nursery: trio.Nursery
+    ) -> None:
         self.seed = seed
         self.nodes = nodes
         self.clock = clock
@@ -47,7 +48,7 @@ class Simulation:
         self.members: list[Node] = []
         self.metrics = CollectorRegistry()  # of all routers alone
         self._streams: dict[str, Random] = {}
-        self.world = MemoryWorld(self.random("world"), link=LAN, agenda=clock, observe=trace.observe)
+        self.world = MemoryWorld(self.random("world"), link=link, agenda=clock, observe=trace.observe)
         self.client_host = self.world.host(CLIENT_HOST)
         self.client = HttpClient(self.client_host, ClientOptions(dial_timeout_s=1.0))
         self._networks: dict[str, MemoryNetwork] = {}

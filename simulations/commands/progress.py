@@ -13,14 +13,15 @@ LINE_S = 5.0  # in a log
 
 
 class Progress:
-    """Shows one run; on leaving the block the line is cleared from a terminal."""
+    """Shows one run every `every_s` real seconds; on leaving the block the line is cleared from a terminal."""
 
-    def __init__(self, name: str, stream: TextIO) -> None:
+    def __init__(self, name: str, stream: TextIO, *, every_s: float | None = None) -> None:
         self._name = name
         self._stream = stream
         self._redraws = stream.isatty()
         self._began = time.monotonic()
-        self._due = self._began + (REDRAW_S if self._redraws else LINE_S)
+        self._every_s = every_s or (REDRAW_S if self._redraws else LINE_S)
+        self._due = self._began + self._every_s
 
     def __enter__(self) -> Self:
         return self
@@ -36,7 +37,7 @@ class Progress:
         now = time.monotonic()
         if now < self._due:
             return
-        self._due = now + (REDRAW_S if self._redraws else LINE_S)
+        self._due = now + self._every_s
         text = (
             f"{self._name}: {glimpse.nodes} nodes, {glimpse.seconds_virtual:.1f} s virtual, "
             f"{glimpse.datagrams:,} datagrams, {now - self._began:.0f} s real"

@@ -71,6 +71,7 @@ def for_people(outcome: Outcome) -> list[str]:
     rows: list[tuple[str, str]] = [
         ("virtual time", f"{outcome.seconds_virtual:.3f} s"),
         ("real time", f"{outcome.seconds_real:.1f} s"),
+        ("memory", size(outcome.memory_bytes)),
         ("datagrams", f"{outcome.datagrams:,} of {size(outcome.datagram_bytes)}"),
         ("trace digest", outcome.trace_digest),
     ]
