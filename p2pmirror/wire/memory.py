@@ -89,7 +89,9 @@ class MemoryWorld:
         """Let a host come back without memory: what its process had open is gone, its old connections are reset."""
         with self._change():
             self.topology.set_power(network, on=True)
-            self._kill(network, reset=True)
+            network.kill()
+            for connection in list(self._connections):
+                connection.lose_memory(network)
 
     def kill(self, network: MemoryNetwork) -> None:
         """Close all that a host's process has open, as a kernel does when it dies; the host itself runs on.
@@ -98,7 +100,9 @@ class MemoryWorld:
         they had open or were dialling, until they are cancelled; what is opened from now on belongs to the next one.
         """
         with self._change():
-            self._kill(network, reset=False)
+            network.kill()
+            for connection in list(self._connections):
+                connection.kill(network)
 
     def partition(self, *groups: Iterable[MemoryNetwork]) -> None:
         """Cut the world into these groups; hosts that are not named form one more."""
@@ -182,11 +186,6 @@ class MemoryWorld:
             port = target.datagrams.at(to)
             if port is not None:
                 port.arrive(data, source, to)
-
-    def _kill(self, network: MemoryNetwork, *, reset: bool) -> None:
-        network.kill()
-        for connection in list(self._connections):
-            connection.kill(network, reset=reset)
 
     @contextmanager
     def _change(self) -> Iterator[None]:

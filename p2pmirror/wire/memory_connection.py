@@ -5,6 +5,7 @@ Law: it is forgotten once both ends are closed, for then nobody is left who coul
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import trio
@@ -55,17 +56,23 @@ class Connection:
         self._there.sever()
         self._back.sever()
 
-    def kill(self, network: MemoryNetwork, *, reset: bool) -> None:
-        """Close the ends that a host's process had, as its kernel does when it dies.
-
-        With `reset` also those that it had closed, and whose last words may still be on their way.
-        """
-        ends = (self.source, self.ours, self._there), (self.target, self.theirs, self._back)
-        for host, stream, outgoing in ends:
+    def kill(self, network: MemoryNetwork) -> None:
+        """Close the ends that a host's process had, as its kernel does when it dies."""
+        for host, stream, _ in self._ends():
             if host is network:
-                stream.kill(reset=reset)
-                if reset:
-                    outgoing.reset(trio.current_time())
+                stream.kill()
+
+    def lose_memory(self, network: MemoryNetwork) -> None:
+        """Close the ends of a host that comes back after its power went: what it had not sent by then is gone."""
+        for host, stream, outgoing in self._ends():
+            if host is network:
+                outgoing.drop()
+                stream.kill(reset=True)
+                outgoing.reset(trio.current_time())
+
+    def _ends(self) -> Iterator[tuple[MemoryNetwork, MemoryStream, Pipe]]:
+        yield self.source, self.ours, self._there
+        yield self.target, self.theirs, self._back
 
     def _closed(self) -> None:
         if not self.open_ends:

@@ -34,7 +34,6 @@ class MemoryDatagrams:
     """A bound datagram port of a simulated host, as `network.Datagrams` describes it."""
 
     __slots__ = (
-        "_address",
         "_arrived",
         "_bytes",
         "_closed",
@@ -46,10 +45,11 @@ class MemoryDatagrams:
         "_take",
         "_wakeup",
         "_world",
+        "address",
     )
 
     def __init__(self, address: Address, home: MemoryNetwork, world: MemoryWorld) -> None:
-        self._address = address
+        self.address = address  # the bound one, with its real port
         self._home = home
         self._world = world
         self._take: Take | None = None
@@ -61,11 +61,6 @@ class MemoryDatagrams:
         self._killed = False
         self._source4 = self._source(ANYWHERE4)
         self._source6 = self._source(ANYWHERE6)
-
-    @property
-    def address(self) -> Address:
-        """The bound address, with its real port."""
-        return self._address
 
     def send(self, data: bytes, to: Address) -> None:
         """Send one datagram, or lose it."""
@@ -142,11 +137,11 @@ class MemoryDatagrams:
 
     def _source(self, to: Address) -> Address | None:
         """Return how the port calls itself towards an address; None when it has no address of that family."""
-        if not self._address.is_unspecified:
-            return self._address if self._address.is_ipv6 == to.is_ipv6 else None
-        if self._address.host == "0.0.0.0" and to.is_ipv6:
+        if not self.address.is_unspecified:
+            return self.address if self.address.is_ipv6 == to.is_ipv6 else None
+        if self.address.host == "0.0.0.0" and to.is_ipv6:
             return None
         try:
-            return Address(self._home.chosen_host(to), self._address.port)
+            return Address(self._home.chosen_host(to), self.address.port)
         except Unreachable:
             return None

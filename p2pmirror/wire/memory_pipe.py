@@ -104,8 +104,7 @@ class Pipe:
 
     def reset(self, at: float) -> None:
         """Let the reader know of a reset that was sent at a time; what had not left by then never leaves."""
-        if self._flow is not None:
-            self._flow.clear()
+        self._hold_back()
         self._reset_at = min(self._reset_at, at + self.way.link.latency_s)
         self._settle()
 
@@ -124,8 +123,7 @@ class Pipe:
     def drop(self) -> None:
         """Throw everything away: nobody is left at either end."""
         self._flying.clear()
-        if self._flow is not None:
-            self._flow.clear()
+        self._hold_back()
 
     def advance(self) -> None:
         """Deliver what has arrived by now, and come back for the rest; called again when the path comes up or goes."""
@@ -174,10 +172,15 @@ class Pipe:
         self._tell("reset", b"")
         self.broken = True
         self._flying.clear()
-        if self._flow is not None:
-            self._flow.clear()
+        self._hold_back()
+        self.back._hold_back()  # noqa: SLF001 - a kernel that hears of a reset has nothing more to say either
         self._bytes = sum(map(len, self.arrived))
         self.reader.wake()
+
+    def _hold_back(self) -> None:
+        """Throw away what has not left."""
+        if self._flow is not None:
+            self._flow.clear()
 
     def _tell(self, kind: str, data: bytes) -> None:
         if self._world.observe is not None:

@@ -66,8 +66,7 @@ class Ports(Generic[_Port]):
     def at(self, address: Address) -> _Port | None:
         """Return who is behind an address; None when nobody is."""
         for port in self._bound.get(address.port, ()):
-            bound = port.address.host
-            if bound == address.host or _covers(bound, address.host):
+            if _covers(port.address.host, address.host):
                 return port
         return None
 
@@ -89,4 +88,4 @@ def is_loopback(host: str) -> bool:
 
 
 def _covers(bound: str, host: str) -> bool:
-    return bound in {host, "::"} or (bound == "0.0.0.0" and ":" not in host)
+    return bound in (host, "::") or (bound == "0.0.0.0" and ":" not in host)
