@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 
 import trio
 
-from p2pmirror.routing.protocol import CHECKING, Checking, Key, Member, Offer, Provider
+from p2pmirror.routing.protocol import CHECKING, Checking, Key, Member, Offer, Provider, Step, Trace
 from p2pmirror.wire.address import Address
+from p2pmirror.wire.binding import UNBOUND, Binding
 from p2pmirror.wire.identity import NodeId
 
 
@@ -163,6 +164,19 @@ class MemoryRouter:
     def advertised(self) -> int:
         """How many keys this node says it has."""
         return len(self.offers)
+
+    async def trace(self, key: Key) -> Trace:
+        """Look a key up: one step, since the world holds all records and every node reads them by itself."""
+        start = trio.current_time()
+        await trio.sleep(self._world.find_latency_s)
+        seconds = trio.current_time() - start
+        records = len(self._world._providers(key, self))  # noqa: SLF001 - world and router are one module's secret
+        step = Step(self._node_id, self.address, 0, 0.0, seconds, records, 0)
+        return Trace(key, seconds, (step,), (self._node_id,))
+
+    def binding(self, node_id: NodeId) -> Binding:  # noqa: ARG002 - nobody of this world tells one
+        """Return what a member told of its clock: nothing."""
+        return UNBOUND
 
     def failed(self, node_id: NodeId) -> None:
         """Report that a dial to this node failed: a killed node is then not handed out any more."""

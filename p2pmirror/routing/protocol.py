@@ -3,7 +3,8 @@
 Laws, which the conformance suite in `tests/routing` holds every router to:
 - `find` yields a provider once, never this node itself, the first one as soon as it is known;
 - what was withdrawn is not found again, whatever arrives late;
-- a node that left or died is not handed out: after 10 s at most when it died silently, at once when it left.
+- a node that left or died is not handed out: after 10 s at most when it died silently, at once when it left;
+- a provider is a member that answered a ping at the address of its router, and its registry is where it says itself.
 """
 
 import hashlib
@@ -17,6 +18,7 @@ import trio
 
 from p2pmirror.oci import Digest, TagName
 from p2pmirror.wire.address import Address
+from p2pmirror.wire.binding import Binding
 from p2pmirror.wire.identity import NODE_ID_BYTES, NodeId
 
 Key = NewType("Key", bytes)
@@ -83,6 +85,29 @@ class Member:
     last_seen_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One question of a lookup; times are seconds since it began."""
+
+    node_id: NodeId
+    address: Address  # of its router
+    hop: int  # 0 this node itself, 1 a contact, h + 1 somebody whom an answer at hop h named
+    asked_s: float
+    answered_s: float | None  # None: no answer
+    records: int  # that it gave
+    closer: int  # nodes that it named
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """The way of a lookup, in the order of asking; `holders` are the closest nodes that answered, nearest first."""
+
+    key: Key
+    seconds: float
+    steps: tuple[Step, ...]
+    holders: tuple[NodeId, ...]
+
+
 class Router(Protocol):
     """Who has it."""
 
@@ -115,6 +140,19 @@ class Router(Protocol):
     @property
     def advertised(self) -> int:
         """How many keys this node says it has."""
+        ...
+
+    async def trace(self, key: Key) -> Trace:
+        """Look a key up by itself, until every holder was asked, and return the way. Cancellation: nothing is left."""
+        ...
+
+    @property
+    def records_held(self) -> int:
+        """How many records this node keeps, its own among them."""
+        ...
+
+    def binding(self, node_id: NodeId) -> Binding:
+        """Return a member's boot id and what its clock says now; `UNBOUND` when it did not tell."""
         ...
 
     def failed(self, node_id: NodeId) -> None:

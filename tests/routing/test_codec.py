@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from p2pmirror.oci import Digest
-from p2pmirror.routing.dht.codec import DATAGRAM_BYTES_MAX, Fitter, NullSeal, decode, encode
+from p2pmirror.routing.dht.codec import DATAGRAM_BYTES_MAX, Fitter, NullSeal, Unsealed, decode, encode
 from p2pmirror.routing.dht.messages import (
     ALIVE,
     COMPLETE,
@@ -32,9 +32,9 @@ from p2pmirror.routing.dht.messages import (
 )
 from p2pmirror.routing.protocol import TagClaim
 from p2pmirror.wire.address import Address
+from p2pmirror.wire.binding import UNBOUND, Binding
 
 HOME = pack_address(Address("10.0.0.1", 29998))
-HERE = Address("10.0.0.9", 29998)
 FITTER = Fitter(DATAGRAM_BYTES_MAX - NullSeal.overhead_bytes)
 values: Any = st.recursive(
     st.none()
@@ -60,7 +60,7 @@ def reply(answer: Any) -> Reply:
 @given(st.binary(max_size=1300))
 def test_random_bytes_are_malformed_or_a_message(data: bytes) -> None:
     """Nothing but `Malformed` comes of any bytes, with the seal and without."""
-    for read in (decode, lambda data: NullSeal().open(data, HERE)):
+    for read in (decode, NullSeal().open):
         try:
             read(data)
         except Malformed:
@@ -80,7 +80,7 @@ def test_random_structures_are_malformed_or_a_message(value: Any) -> None:
 @given(st.data())
 def test_damaged_messages(data: Any) -> None:
     """A good message with bytes changed, cut or doubled is refused or another valid message."""
-    found = Found(bytes(20), HOME, "z", COMPLETE, 600, Claim(0, bytes(32), "a/b", 5, 1.0, confirmed=True))
+    found = Found(bytes(20), HOME, HOME, "z", COMPLETE, 600, Claim(0, bytes(32), "a/b", 5, 1.0, confirmed=True))
     payload = bytearray(encode(reply(Providers(True, (found,), (Contact(bytes(20), HOME),)))))
     for _ in range(data.draw(st.integers(1, 3))):
         payload[data.draw(st.integers(0, len(payload) - 1))] = data.draw(st.integers(0, 255))
@@ -95,7 +95,7 @@ def test_damaged_messages(data: Any) -> None:
 PING = ["q", bytes(8), bytes(20), b"", [1, [bytes(20), bytes(8), 0, b"", HOME, ""]], []]
 CONTACTS = ["r", bytes(8), bytes(20), [34, [[bytes(20), HOME]]], []]
 CLAIM = [0, bytes(32), "a/b", 5, 1.0, True]
-PROVIDERS = ["r", bytes(8), bytes(20), [35, True, [[bytes(20), HOME, "", 2, 600, CLAIM]], []], []]
+PROVIDERS = ["r", bytes(8), bytes(20), [35, True, [[bytes(20), HOME, HOME, "", 2, 600, CLAIM]], []], []]
 NEWS = ["r", bytes(8), bytes(20), [38], [[bytes(20), bytes(8), 0, 0, [bytes(20), bytes(8), 0, HOME, HOME, ""]]]]
 STORE = ["q", bytes(8), bytes(20), b"", [5, bytes(8), HOME, "", 60, [[bytes(20), 1, 2, None]]], []]
 GOOD = [PING, CONTACTS, PROVIDERS, NEWS, STORE]
@@ -120,7 +120,7 @@ def test_the_examples_are_messages(tree: Any) -> None:
         (PING, [0], "x"),
         (PING, [1], bytes(7)),
         (PING, [2], bytes(21)),
-        (PING, [3], bytes(9)),
+        (PING, [3], bytes(33)),
         (PING, [4, 0], 99),
         (PING, [4, 1, 0], "a" * 20),
         (PING, [4, 1, 2], -1),
@@ -133,16 +133,16 @@ def test_the_examples_are_messages(tree: Any) -> None:
         (CONTACTS, [3, 1], [[bytes(20), HOME]] * 41),
         (CONTACTS, [3, 1, 0, 1], bytes(7)),
         (CONTACTS, [3, 1, 0, 1], bytes(18)),
-        (PROVIDERS, [3, 2, 0, 3], 0),
-        (PROVIDERS, [3, 2, 0, 4], 3601),
-        (PROVIDERS, [3, 2, 0, 4], True),
-        (PROVIDERS, [3, 2, 0, 5, 0], 1),
-        (PROVIDERS, [3, 2, 0, 5, 0], 2),
-        (PROVIDERS, [3, 2, 0, 5, 2], "no type"),
-        (PROVIDERS, [3, 2, 0, 5, 3], 2**63),
-        (PROVIDERS, [3, 2, 0, 5, 4], float("nan")),
-        (PROVIDERS, [3, 2, 0, 5, 4], -1.0),
-        (PROVIDERS, [3, 2, 0, 5, 4], float("inf")),
+        (PROVIDERS, [3, 2, 0, 4], 0),
+        (PROVIDERS, [3, 2, 0, 5], 3601),
+        (PROVIDERS, [3, 2, 0, 5], True),
+        (PROVIDERS, [3, 2, 0, 6, 0], 1),
+        (PROVIDERS, [3, 2, 0, 6, 0], 2),
+        (PROVIDERS, [3, 2, 0, 6, 2], "no type"),
+        (PROVIDERS, [3, 2, 0, 6, 3], 2**63),
+        (PROVIDERS, [3, 2, 0, 6, 4], float("nan")),
+        (PROVIDERS, [3, 2, 0, 6, 4], -1.0),
+        (PROVIDERS, [3, 2, 0, 6, 4], float("inf")),
         (NEWS, [4, 0, 0], b"x" * 20),
         (NEWS, [4, 0, 3], 4),
         (NEWS, [4, 0, 4, 3], b""),
@@ -159,10 +159,12 @@ def test_what_no_honest_node_sends(tree: Any, path: list[int], value: Any) -> No
 def test_another_version_or_seal_is_refused() -> None:
     """A datagram of another version, or sealed with a key, is not opened."""
     seal = NullSeal()
-    assert seal.open(seal.seal(b"x", HERE), HERE) == b"x"
+    assert seal.open(seal.seal(b"x", Binding(b"12345678", 5))) == (b"x", UNBOUND)
     for datagram in (b"\x02\x00x", b"\x01\x01x", b"\x01", b""):
         with pytest.raises(Malformed):
-            seal.open(datagram, HERE)
+            seal.open(datagram)
+    with pytest.raises(Unsealed):
+        seal.open(b"\x01\x01x")
 
 
 @pytest.mark.parametrize("text", ["10.0.0.1:29998", "[fd00::1]:1", "255.1.1.1:65535"])
@@ -189,7 +191,7 @@ def test_claims() -> None:
 def test_what_is_too_long_is_cut_from_the_end() -> None:
     """Answers lose the ends of their lists until they fit; contacts before records, a page of members says so."""
     contacts = tuple(Contact(bytes([n]) * 20, HOME) for n in range(1, 41))
-    found = tuple(Found(bytes([n]) * 20, HOME, "z" * 63, COMPLETE, 600) for n in range(1, 17))
+    found = tuple(Found(bytes([n]) * 20, HOME, HOME, "z" * 63, COMPLETE, 600) for n in range(1, 17))
     cut = decode(FITTER.encode(reply(Providers(True, found, contacts))))
     assert isinstance(cut, Reply)
     assert isinstance(cut.answer, Providers)

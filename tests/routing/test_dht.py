@@ -33,6 +33,7 @@ from p2pmirror.routing.metrics import RoutingMetrics
 from p2pmirror.routing.protocol import Offer
 from p2pmirror.store.memoryfiles import MemoryFiles
 from p2pmirror.wire.address import Address
+from p2pmirror.wire.binding import UNBOUND
 from p2pmirror.wire.identity import NodeId
 from p2pmirror.wire.memory import Link, MemoryNetwork, MemoryWorld
 from tests.routing.conformance import SETTLE_S, Cluster, RouterConformance, find_all, find_first, ids, key
@@ -306,10 +307,10 @@ async def test_garbage_is_counted_and_dropped(autojump_clock: Any) -> None:
         random = Random(3)
         for length in (0, 1, 2, 30, 500, 1200):
             port.send(random.randbytes(length), target)
-        port.send(NullSeal().seal(b"\xc1", target), target)
+        port.send(NullSeal().seal(b"\xc1", UNBOUND), target)
         port.send(bytes(1201), target)
         unasked = Reply(bytes(8), bytes(20), Noted())
-        port.send(NullSeal().seal(encode(unasked), target), target)
+        port.send(NullSeal().seal(encode(unasked), UNBOUND), target)
         with trio.move_on_after(1):
             await port.deliver(lambda data, _: pytest.fail(f"{data!r} came back"))
         assert world.metric(0, "dropped_total", reason="undecodable") == 7
@@ -330,13 +331,13 @@ async def test_a_stranger_gets_a_cookie_and_no_more_bytes_than_it_sent(autojump_
         questions: list[Any] = [Ping(info), PingThrough(contact), FindNode(bytes(20)), FindProviders(bytes(20), "")]
         questions += [Store(b"b" * 8, info.registry, "", 60, ()), MembersAfter(bytes(20)), Goodbye(b"b" * 8)]
         for question in [*questions, DialFailed(bytes(20))]:
-            sent = NullSeal().seal(encode(Request(b"i" * 8, b"s" * 20, b"wrong!!!", question)), target)
+            sent = NullSeal().seal(encode(Request(b"i" * 8, b"s" * 20, b"wrong!!!" + bytes(24), question)), UNBOUND)
             port.send(sent, target)
             async with inbox(port) as received:
                 with trio.fail_after(1):
                     answer, _ = await received.receive()
             assert len(answer) <= len(sent)
-            reply = decode(NullSeal().open(answer, target))
+            reply = decode(NullSeal().open(answer)[0])
             assert isinstance(reply, Reply)
             assert isinstance(reply.answer, Challenge)
         assert len(world.routers[0].members()) == 1

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from p2pmirror.routing.dht import members as room
-from p2pmirror.routing.dht.members import FRESH_S, GONE_KEPT_S, SUSPICION_S, Change, Membership
+from p2pmirror.routing.dht.members import FRESH_S, GONE_KEPT_S, PASSING_S, SUSPICION_S, Change, Membership
 from p2pmirror.routing.dht.messages import ALIVE, GONE, LEFT, NEWS_MAX, SUSPECT, News, NodeInfo, pack_address
 from p2pmirror.wire.address import Address
 from p2pmirror.wire.identity import NodeId
@@ -39,6 +39,7 @@ def membership(*numbers: int) -> Membership:
     members = Membership(own, Random(1))
     for number in numbers:
         assert members.met(info(number), 0.0)
+        members.admitted(node(number))
     members.changes()
     return members
 
@@ -53,12 +54,16 @@ def kinds(members: Membership) -> list[tuple[str, NodeId]]:
 
 
 def test_whoever_is_met_is_a_member_once() -> None:
-    """Meeting tells of a newcomer the first time only; this node is no member of its own list."""
+    """A newcomer is news once it is a contact, the first time only; this node is no member of its own list."""
     members = membership()
     assert members.met(info(1), 0)
+    assert kinds(members) == []
+    assert members.news() == ()
+    members.admitted(node(1))
     assert members.met(info(1), 1)
     assert not members.met(info(0), 1)
     assert kinds(members) == [("joined", node(1))]
+    assert [each.about for each in members.news()] == [node(1)]
     assert (len(members), state(members, 1)) == (1, "alive")
     assert members.get(node(1)).router == at(1)  # type: ignore[union-attr]
 
@@ -191,6 +196,7 @@ def test_news_counts_by_incarnation(said: int, incarnation: int, word: str) -> N
     """Suspicion and death of an earlier incarnation are old; a goodbye is not."""
     members = membership()
     members.met(info(1, incarnation=2), 0)
+    members.admitted(node(1))
     assert members.apply([news(1, said, incarnation=incarnation)], 1) == []
     assert state(members, 1) == word
     members.apply([news(1, said, incarnation=incarnation)], 1)
@@ -245,16 +251,6 @@ def test_knocks_and_helpers() -> None:
     assert {known.info.node_id for known in members.helpers(node(1))} == {node(2), node(3)}
 
 
-def test_pages() -> None:
-    """Pages in the order of ids have every living member once."""
-    members = membership(*range(1, 8))
-    members.apply([news(3, GONE)], 0)
-    first, last = members.page_after(bytes(20), 4)
-    assert ([each.node_id for each in first], last) == ([node(1), node(2), node(4), node(5)], False)
-    rest, last = members.page_after(node(5), 4)
-    assert ([each.node_id for each in rest], last) == ([node(6), node(7)], True)
-
-
 def test_news_is_passed_on_a_bounded_number_of_times() -> None:
     """Each piece of news rides on a few datagrams, the least told first, at most eight on each."""
     members = membership(*range(1, 13))
@@ -266,6 +262,37 @@ def test_news_is_passed_on_a_bounded_number_of_times() -> None:
             told[each.about] = told.get(each.about, 0) + 1
     assert set(told) == {node(number) for number in range(1, 13)}
     assert set(told.values()) == {math.ceil(4 * math.log(14))}
+    assert members.news() == ()
+
+
+def test_who_comes_by_is_remembered_for_a_while() -> None:
+    """A node that is no contact may be handed out, is neither watched nor counted, and is forgotten once silent."""
+    members = membership(1)
+    members.met(info(2), 0)
+    assert members.is_fresh(node(2), 1)
+    assert [known.info.node_id for known in members.all()] == [node(1)]
+    assert {members.next_ping().info.node_id for _ in range(5)} == {node(1)}  # type: ignore[union-attr]
+    members.heard(node(2), at(2), 5)
+    members.tick(PASSING_S + 4)
+    assert state(members, 2) == "alive"
+    members.tick(PASSING_S + 5)
+    assert (state(members, 1), state(members, 2)) == ("alive", None)
+    assert kinds(members) == []
+
+
+def test_a_contact_that_gives_way_is_no_news() -> None:
+    """Who is displaced from the table comes by from then on: nobody is told, and nothing is dropped."""
+    members = membership(1)
+    while members.news():
+        pass
+    members.displaced(node(1))
+    assert (kinds(members), members.news(), members.present()) == ([], (), [])
+    members.suspect(node(1), 1)
+    assert state(members, 1) == "alive"
+    members.apply([news(1, SUSPECT)], 1)
+    assert not members.is_fresh(node(1), 1)
+    members.apply([news(1, GONE)], 1)
+    assert kinds(members) == [("gone", node(1))]
     assert members.news() == ()
 
 

@@ -1,65 +1,153 @@
 """The routing table names exactly the closest, forgets nobody for one loss, and sends nothing."""
 
+from collections.abc import Iterable
 from random import Random
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from p2pmirror.routing.dht.table import FAILURES_MAX, Table, distance
+from p2pmirror.routing.dht.table import CONTACTS_MAX, Table, distance
 from p2pmirror.wire.address import Address
 from p2pmirror.wire.identity import NodeId
 
 OWN = NodeId(b"\x80" + bytes(19))
+TARGETS = st.binary(min_size=20, max_size=20)
 
 
 def at(number: int) -> Address:
     return Address(f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}", 29998)
 
 
-def filled(count: int, *, seed: int = 1, bucket: int = 256) -> tuple[Table, list[NodeId]]:
+def filled(count: int, *, seed: int = 1, contacts: int = 4096, bucket: int | None = None) -> tuple[Table, list[NodeId]]:
     random = Random(seed)
-    table = Table(OWN, bucket_contacts_max=bucket)
+    table = Table(OWN, contacts_max=contacts, bucket_contacts_max=bucket)
     ids = [NodeId(random.randbytes(20)) for _ in range(count)]
     for number, node_id in enumerate(ids):
-        table.heard(node_id, at(number))
+        meet(table, node_id, at(number))
     return table, ids
 
 
+def meet(table: Table, node_id: NodeId, address: Address) -> NodeId | None:
+    if table.wants(node_id):
+        return table.add(node_id, address)
+    table.turn_away(node_id)
+    return None
+
+
+def nearest(ids: Iterable[NodeId], target: bytes, count: int) -> list[NodeId]:
+    return sorted(ids, key=lambda node_id: distance(node_id, target))[:count]
+
+
 @settings(deadline=None, max_examples=60)
-@given(st.integers(0, 400), st.integers(2, 40), st.integers(1, 30), st.integers(), st.binary(min_size=20, max_size=20))
-def test_closest_is_exact(count: int, bucket: int, wanted: int, seed: int, target: bytes) -> None:
-    """Whatever the buckets, the k nearest of all contacts come, nearest first."""
-    table, _ = filled(count, seed=seed, bucket=bucket)
-    expected = sorted((contact.id for contact in table.contacts()), key=lambda node_id: distance(node_id, target))
-    assert [contact.id for contact in table.closest(target, wanted)] == expected[:wanted]
-    assert len(table) == len(expected)
+@given(st.integers(0, 600), st.integers(100, 400), st.integers(1, 30), st.integers(), TARGETS)
+def test_closest_is_exact(count: int, contacts: int, wanted: int, seed: int, target: bytes) -> None:
+    """Whatever was turned away, the k nearest of all contacts come, nearest first."""
+    table, _ = filled(count, seed=seed, contacts=contacts)
+    expected = nearest((contact.id for contact in table.contacts()), target, wanted)
+    assert [contact.id for contact in table.closest(target, wanted)] == expected
+    assert len(table) == min(count, contacts)
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(0, 600), st.integers(100, 400), st.integers(), TARGETS)
+def test_whoever_knows_all_near_knows_the_nearest(count: int, contacts: int, seed: int, target: bytes) -> None:
+    """Where the table says that it knows everybody near a key, its closest contacts are the closest of all nodes."""
+    table, ids = filled(count, seed=seed, contacts=contacts)
+    if table.knows_all_near(target, 8):
+        assert [contact.id for contact in table.closest(target, 8)] == nearest(ids, target, 8)
+    if count <= contacts:
+        assert table.knows_all_near(target, 8)
+    assert table.knows_all_near(OWN, 8), "whoever is near to this node is never turned away"
+    assert [contact.id for contact in table.closest(OWN, 8)] == nearest(ids, OWN, 8)
 
 
 def test_buckets_tile_the_space_without_overlap() -> None:
-    """Each id has one bucket; every contact is in the bucket of its range; depths are those of the ranges."""
-    table, _ = filled(2000, bucket=16)
+    """Each id has one bucket; every contact is in the bucket of its range, whose width is a power of two."""
+    table, _ = filled(2000, contacts=300)
     assert table.buckets[0].range[0] == 0
     assert table.buckets[-1].range[1] == 2**160 - 1
     for one, two in zip(table.buckets, table.buckets[1:], strict=False):
         assert two.range[0] == one.range[1] + 1
     for bucket in table.buckets:
         assert all(bucket.range[0] <= contact.long_id <= bucket.range[1] for contact in bucket.nodes.values())
-        assert bucket.range[1] - bucket.range[0] + 1 == 2 ** (160 - bucket.depth())
+        assert (bucket.range[1] - bucket.range[0] + 1).bit_count() == 1
+
+
+def test_a_large_cluster_takes_the_same_share_of_each_full_bucket() -> None:
+    """Of 5,000 nodes as many are known as there are places: full buckets differ by one at most, the rest is whole."""
+    table, ids = filled(5000, contacts=CONTACTS_MAX)
+    assert len(table) == CONTACTS_MAX
+    sizes = [len(bucket) for bucket in table.buckets if bucket.turned_away]
+    assert max(sizes) - min(sizes) <= 1
+    for bucket in table.buckets:
+        if not bucket.turned_away:
+            inside = [each for each in ids if bucket.range[0] <= int.from_bytes(each, "big") <= bucket.range[1]]
+            assert set(bucket.nodes) == set(inside)
+            assert len(inside) <= max(sizes)
+
+
+def test_a_newcomer_takes_the_place_of_the_least_recently_heard() -> None:
+    """In a full table the fullest bucket gives way, by whoever was not heard for the longest time."""
+    table = Table(OWN, contacts_max=12)
+    far = [NodeId(bytes([n]) + bytes(19)) for n in range(12)]
+    for number, node_id in enumerate(far):
+        assert meet(table, node_id, at(number)) is None
+    table.heard(far[0], at(0))
+    near = NodeId(b"\x81" + bytes(19))
+    assert not table.wants(NodeId(b"\x14" + bytes(19)))
+    assert meet(table, near, at(9)) == far[1]
+    assert near in table
+    assert far[1] not in table
+    with pytest.raises(ValueError, match="no place"):
+        table.add(near, at(1))
+
+
+def test_whom_it_would_keep() -> None:
+    """Of many strangers those are named who would be contacts in the end; nobody is taken in by asking."""
+    table, ids = filled(10)
+    strangers = [NodeId(Random(n).randbytes(20)) for n in range(3000)]
+    kept = table.would_keep([*ids, *strangers], 100)
+    assert len(kept) == 100
+    assert set(kept) <= set(strangers)
+    assert len(table) == 10
+    assert set(nearest(strangers, OWN, 8)) <= set(kept)
+
+
+def test_places_are_free_again_when_a_cluster_has_shrunk() -> None:
+    """Once half of the places are free the table counts nobody as turned away any more."""
+    table, _ = filled(1000, contacts=100)
+    assert any(bucket.turned_away for bucket in table.buckets)
+    for contact in table.contacts()[:50]:
+        table.forget(contact.id)
+    assert not any(bucket.turned_away for bucket in table.buckets)
+
+
+def test_pages_are_in_the_order_of_ids() -> None:
+    """Page by page everybody comes once."""
+    table, ids = filled(50)
+    paged: list[NodeId] = []
+    after = bytes(20)
+    while page := table.page_after(after, 16):
+        paged += [contact.id for contact in page]
+        after = page[-1].id
+    assert paged == sorted(ids)
 
 
 def test_a_few_hundred_nodes_are_known_entirely() -> None:
-    """A cluster of 500 nodes fits into the table whole."""
-    table, ids = filled(500)
+    """A cluster of a few hundred nodes fits into the table whole."""
+    table, ids = filled(CONTACTS_MAX, contacts=CONTACTS_MAX)
     assert {contact.id for contact in table.contacts()} == set(ids)
     assert all(node_id in table for node_id in ids)
+    assert table.knows_all_near(ids[0], 8)
 
 
 def test_hearing_refreshes_order_and_address() -> None:
     """A node that is heard goes to the end of its bucket, with its present address and without failures."""
     table, ids = filled(3)
     table.failed(ids[0])
-    assert table.heard(ids[0], at(0)) is None
-    assert table.heard(ids[1], at(77)) is None
+    table.heard(ids[0], at(0))
+    table.heard(ids[1], at(77))
     assert list(table.buckets[0].nodes) == [ids[2], ids[0], ids[1]]
     first, second = table.get(ids[0]), table.get(ids[1])
     assert first is not None
@@ -67,48 +155,24 @@ def test_hearing_refreshes_order_and_address() -> None:
     assert (first.failures, second.address) == (0, at(77))
 
 
-def test_eviction_takes_several_failures_in_a_row() -> None:
-    """One or two losses evict nobody; the third in a row does; unknown nodes do not matter."""
+def test_silence_is_counted_and_evicts_nobody() -> None:
+    """Questions without an answer are counted until the node is heard; unknown nodes do not matter."""
     table, ids = filled(2)
-    for _ in range(FAILURES_MAX - 1):
-        assert not table.failed(ids[0])
+    for _ in range(5):
+        table.failed(ids[0])
+    contact = table.get(ids[0])
+    assert contact is not None
+    assert contact.failures == 5
     table.heard(ids[0], at(0))
-    for _ in range(FAILURES_MAX - 1):
-        assert not table.failed(ids[0])
-    assert table.failed(ids[0])
-    assert ids[0] not in table
-    assert not table.failed(ids[0])
-
-
-def test_a_full_bucket_names_whom_to_ping_and_keeps_a_replacement() -> None:
-    """A full far bucket gives back its least recently heard contact; when that goes, the newcomer takes its place."""
-    table = Table(OWN, bucket_contacts_max=2)
-    prefix = b"\x00" * 2
-    ids = [NodeId(prefix + bytes([n]) + bytes(17)) for n in range(0, 256, 16)]
-    heads = [table.heard(node_id, at(number)) for number, node_id in enumerate(ids)]
-    full = [(node_id, head) for node_id, head in zip(ids, heads, strict=True) if head is not None]
-    assert full
-    newcomer, head = full[-1]
-    assert newcomer not in table
-    assert table.closest(newcomer, 1)[0].id != newcomer
-    for contact in list(table.contacts()):
-        table.forget(contact.id)
-    assert newcomer in table or not table.contacts() or len(table) > 0
-    assert head is not None
+    assert contact.failures == 0
+    table.failed(OWN)
+    table.forget(OWN)
+    assert len(table) == 2
 
 
 def test_this_node_is_never_in_its_table() -> None:
-    """Hearing oneself changes nothing."""
+    """Hearing oneself changes nothing, and there is no place for it."""
     table = Table(OWN)
     assert table.heard(OWN, at(1)) is None
+    assert not table.wants(OWN)
     assert len(table) == 0
-
-
-def test_ranges_that_nobody_looked_up() -> None:
-    """A range is unvisited until it was looked up since the given moment; halves remember it."""
-    table, _ = filled(40, bucket=8)
-    everywhere = len(table.buckets)
-    assert len(table.unvisited(1.0)) == everywhere
-    table.looked_up(OWN, 5.0)
-    assert len(table.unvisited(5.0)) == everywhere - 1
-    assert len(table.unvisited(5.1)) == everywhere

@@ -69,7 +69,7 @@ class Answers:
             case Ping(info):
                 if info.node_id == sender:
                     self._view.met(info, source, now)
-                return Pong(self._view.own, int(now * 1000))
+                return Pong(self._view.own, self._rpc.clock_ms())
             case FindProviders(key, zone):
                 return self._providers(request, source, Key(key), zone)
             case FindNode(target):
@@ -77,7 +77,7 @@ class Answers:
             case Store() as store:
                 return Stored(self._view.keep(sender, source, store, now))
             case MembersAfter(node_id):
-                infos, last = self._view.members.page_after(node_id, MEMBERS_MAX)
+                infos, last = self._view.page_after(node_id, MEMBERS_MAX)
                 return Members(last, tuple(infos))
             case Goodbye(boot_id):
                 known = self._view.members.get(sender)
@@ -152,7 +152,15 @@ class Answers:
         assert source is not None
         ttl_s = max(0, int(record.deadline - now))
         claim = None if record.tag is None else Claim.of(aged(record.tag, now - record.said_at))
-        return Found(record.node_id, pack_address(source.registry), source.zone, record.state, ttl_s, claim)
+        return Found(
+            record.node_id,
+            pack_address(source.router),
+            pack_address(source.registry),
+            source.zone,
+            record.state,
+            ttl_s,
+            claim,
+        )
 
 
 def aged(tag: TagClaim, by_s: float) -> TagClaim:

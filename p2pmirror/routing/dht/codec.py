@@ -26,24 +26,29 @@ from p2pmirror.routing.dht.messages import (
     Request,
     Store,
 )
-from p2pmirror.wire.address import Address
+from p2pmirror.wire.binding import UNBOUND, Binding
 
 VERSION = 1
 DATAGRAM_BYTES_MAX = 1200  # fits every path's MTU (IPv6 guarantees 1,280) with room for tunnels' headers
 SEAL_NONE = 0
 
 
+class Unsealed(Malformed):
+    """Not sealed with a key of this cluster."""
+
+
 class Seal(Protocol):
     """Protects payloads; `overhead_bytes` is how much longer a datagram is than its payload."""
 
     overhead_bytes: int
+    binds: bool  # whether a datagram tells the binding that it was sealed with
 
-    def seal(self, payload: bytes, to: Address) -> bytes:
-        """Return the datagram."""
+    def seal(self, payload: bytes, binding: Binding) -> bytes:
+        """Return the datagram, for the life of a receiver that the binding names."""
         ...
 
-    def open(self, datagram: bytes, source: Address) -> bytes:
-        """Return the payload. Raises `Malformed`."""
+    def open(self, datagram: bytes) -> tuple[bytes, Binding]:
+        """Return the payload and its binding, `UNBOUND` when this seal binds nothing. Raises `Malformed`."""
         ...
 
 
@@ -51,16 +56,19 @@ class NullSeal:
     """Protects nothing: a cluster without a key."""
 
     overhead_bytes = 2
+    binds = False
 
-    def seal(self, payload: bytes, to: Address) -> bytes:  # noqa: ARG002 - a keyed seal binds the receiver
+    def seal(self, payload: bytes, binding: Binding) -> bytes:  # noqa: ARG002 - a keyed seal binds the receiver
         """Return the datagram: version, no seal, payload."""
         return _PLAIN + payload
 
-    def open(self, datagram: bytes, source: Address) -> bytes:  # noqa: ARG002 - a keyed seal knows the sender
-        """Return the payload. Raises `Malformed` for another version or a sealed datagram."""
-        if not datagram.startswith(_PLAIN):
-            raise Malformed("another version, or sealed with a key that this node does not have")
-        return datagram[len(_PLAIN) :]
+    def open(self, datagram: bytes) -> tuple[bytes, Binding]:
+        """Return the payload. Raises `Malformed` for another version, `Unsealed` for a sealed datagram."""
+        if datagram.startswith(_PLAIN):
+            return datagram[len(_PLAIN) :], UNBOUND
+        if datagram[:1] == _PLAIN[:1]:
+            raise Unsealed("sealed with a key, which this node does not have")
+        raise Malformed("another version")
 
 
 _PLAIN = bytes((VERSION, SEAL_NONE))

@@ -1,12 +1,14 @@
 """Finds who has a key: one lookup for everybody who asks for the same key at the same time.
 
 Laws: a lookup belongs to no asker; it runs as long as somebody follows it, and everybody who does gets the same
-providers, each once, from the first on; who named a provider is remembered, so that a failed dial can be reported.
+providers, each once, from the first on; who named a provider is remembered, so that a failed dial can be reported; a
+provider that this node has never met is pinged before it is handed on.
 """
 
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
+from functools import partial
 from random import Random
 
 import trio
@@ -14,7 +16,7 @@ import trio
 from p2pmirror.errors import Unreachable
 from p2pmirror.routing.dht.answers import aged
 from p2pmirror.routing.dht.liveness import Liveness
-from p2pmirror.routing.dht.messages import COMPLETE, DialFailed, Found, unpack_address
+from p2pmirror.routing.dht.messages import COMPLETE, SUSPECT, DialFailed, Found, NodeInfo, unpack_address
 from p2pmirror.routing.dht.records import Record, Source
 from p2pmirror.routing.dht.rpc import Rpc
 from p2pmirror.routing.dht.search import find_providers
@@ -79,14 +81,11 @@ class Finder:
         return lookup
 
     async def _look_up(self, key: Key, lookup: "_Lookup", checks: list[tuple[Source, Provider]]) -> None:
-        def on_found(holder: NodeId, found: Iterable[Found]) -> None:
-            for each in found:
-                self._hand_on(lookup, holder, _provider(each))
-
         outcome = "abandoned"
         try:
             with lookup.scope:
                 async with trio.open_nursery() as nursery:
+                    on_found = partial(self._found, nursery, lookup)
                     search = find_providers(self._view, self._rpc, key, on_found, lookup.checking)
                     search.lookup.answered_here(found=bool(lookup.providers))
                     for source, provider in checks:
@@ -117,6 +116,26 @@ class Finder:
     async def _check_and_hand_on(self, source: Source, provider: Provider, lookup: "_Lookup") -> None:
         if await self._liveness.check(source.node_id, source.router):
             self._hand_on(lookup, self._view.own_id, provider)
+
+    def _found(self, nursery: trio.Nursery, lookup: "_Lookup", holder: NodeId, found: Iterable[Found]) -> None:
+        """Take in what a holder names; whom this node has not met, or doubts, is pinged before it is handed on."""
+        for each in found:
+            if each.node_id == self._view.own_id or lookup.has(NodeId(each.node_id)):
+                continue
+            known = self._view.members.get(NodeId(each.node_id))
+            if known is not None and known.state <= SUSPECT and not known.doubted:
+                self._hand_on(lookup, holder, _provider(each, known.info))
+            elif lookup.meets(NodeId(each.node_id)):
+                lookup.checking()
+                nursery.start_soon(self._meet_and_hand_on, each, holder, lookup)
+
+    async def _meet_and_hand_on(self, found: Found, holder: NodeId, lookup: "_Lookup") -> None:
+        """Ping a provider where the holder says that it is; what it says of itself then counts."""
+        node_id = NodeId(found.node_id)
+        if await self._liveness.check(node_id, unpack_address(found.router)):
+            known = self._view.members.get(node_id)
+            if known is not None:
+                self._hand_on(lookup, holder, _provider(found, known.info))
 
     def _hand_on(self, lookup: "_Lookup", holder: NodeId, provider: Provider) -> None:
         own_id = self._view.own_id
@@ -150,6 +169,7 @@ class _Lookup:
     def __init__(self) -> None:
         self.scope = trio.CancelScope()
         self.providers: set[NodeId] = set()
+        self._met: set[NodeId] = set()
         self._said: list[Provider | Checking] = []
         self._ended = False
         self._followers: list[trio.MemorySendChannel[Provider | Checking]] = []
@@ -173,6 +193,17 @@ class _Lookup:
                 yield receive
         finally:
             self._followers.remove(send)
+
+    def has(self, node_id: NodeId) -> bool:
+        """Whether a provider was told."""
+        return node_id in self.providers
+
+    def meets(self, node_id: NodeId) -> bool:
+        """Whether a provider that was never met is to be pinged: once each, and not without end."""
+        if node_id in self._met or len(self._met) >= PROVIDERS_MAX:
+            return False
+        self._met.add(node_id)
+        return True
 
     def found(self, provider: Provider) -> None:
         """Tell a provider, the first time."""
@@ -198,10 +229,11 @@ class _Lookup:
                 send.send_nowait(what)
 
 
-def _provider(found: Found) -> Provider:
+def _provider(found: Found, info: NodeInfo) -> Provider:
+    """Return what a holder says a node has, where the node says that it is."""
     tag = None if found.tag is None else found.tag.as_tag()
     complete = found.state == COMPLETE
-    return Provider(NodeId(found.node_id), unpack_address(found.registry), found.zone, complete, tag)
+    return Provider(NodeId(info.node_id), unpack_address(info.registry), info.zone, complete, tag)
 
 
 def _provider_of(record: Record, source: Source, now: float) -> Provider:

@@ -1,81 +1,113 @@
 """Finding the cluster: knock at the bootstrap's addresses, learn all members, look up oneself.
 
 Laws: the first attempt ends, with members or without, so that a node alone becomes a cluster of one; a node that is
-alone knocks again, at growing intervals; an address that our own id answers at is our own.
+alone, or alone again, knocks again, at growing intervals; an address that our own id answers at is our own; nobody is
+pinged for whom the table has no place.
 """
+
+from collections.abc import Iterable
+from typing import Final
 
 import trio
 
 from p2pmirror.errors import Unreachable
 from p2pmirror.routing.bootstrap import Bootstrap
-from p2pmirror.routing.dht.liveness import Liveness
-from p2pmirror.routing.dht.messages import Members, MembersAfter, unpack_address
+from p2pmirror.routing.dht.meeting import Meeting
+from p2pmirror.routing.dht.messages import Members, MembersAfter, NodeInfo, unpack_address
 from p2pmirror.routing.dht.rpc import Rpc
 from p2pmirror.routing.dht.search import find_nodes
+from p2pmirror.routing.dht.table import CONTACTS_MAX
 from p2pmirror.routing.dht.view import View
 from p2pmirror.wire.address import Address
 from p2pmirror.wire.identity import NodeId
-from p2pmirror.wire.network import Network
 
 KNOCK_S = 1.0  # a bootstrap address that is silent so long is not there
 KNOCKS_MAX = 64  # bootstrap addresses asked at a time: one live one is enough, and the next attempt asks others
 TEACHERS = 3  # members whose lists are read on joining: one of them may have joined a moment ago itself
 PAGE_S = 0.5  # a page of members; repeated meanwhile
-LEARNT_MAX = 1024  # members read from one teacher; a larger cluster is known by lookups
+LEARNT_MAX = 2 * CONTACTS_MAX  # members read from one teacher: nobody has more contacts than half of this
 MEET_ALL_S = 2.0  # pinging everybody who was learnt; stragglers are met later
-PINGS_AT_ONCE = 32  # pings under way: a burst that no socket buffer loses
 RETRY_S_MIN, RETRY_S_MAX = 0.5, 30.0  # pauses while alone: members may start in this second, or tomorrow
-RECHECK_S = 1.0  # how often to look whether this node has become alone
-EXCHANGE_S = 60.0  # read a random member's list: finds what news has missed
+EXCHANGE_S = 30.0  # read a page of a member's list, both at random: finds in time what news has missed
 BOOTSTRAP_S = 300.0  # knock again although not alone: two halves of a cluster that never met
-REFRESH_S = 600.0  # look up a random id where nothing was looked up for so long
+NEIGHBOURS_S = 300.0  # look up oneself: in a cluster too large to be known, finds the neighbours that came since
+FULL_FRACTION = 0.9  # of the places: a list so long is that of a table that is full, or nearly
+NO_MEMBERS: Final = Members(last=True, infos=())
 
 
 class Join:
     """Joins, and stays joined."""
 
-    def __init__(
-        self, view: View, rpc: Rpc, liveness: Liveness, *, network: Network, bootstrap: Bootstrap | None
-    ) -> None:
+    def __init__(self, view: View, rpc: Rpc, meeting: Meeting, *, bootstrap: Bootstrap | None) -> None:
         """Know nobody yet."""
         self._view = view
         self._rpc = rpc
-        self._liveness = liveness
-        self._network = network
+        self._meeting = meeting
         self._bootstrap = bootstrap
+        self._wake = trio.Event()
+        self._knock_now = False
         self.joined = False
 
     async def run(self) -> None:
         """Join, and look after it until cancelled."""
         await self._attempt()
         self.joined = True
+        async with trio.open_nursery() as nursery:
+            if self._bootstrap is not None:
+                nursery.start_soon(self._follow, self._bootstrap)
+            await self._stay()
+
+    def changed(self) -> None:
+        """Look whether this node is alone now."""
+        if not len(self._view.table):
+            self._wake.set()
+
+    async def _stay(self) -> None:
         pause = RETRY_S_MIN
-        next_exchange = next_bootstrap = next_refresh = trio.current_time()
+        now = trio.current_time()
+        next_knock, next_exchange, next_neighbours = (
+            now + self._jittered(each) for each in (BOOTSTRAP_S, EXCHANGE_S, NEIGHBOURS_S)
+        )
         while True:
-            now = trio.current_time()
-            if not self._view.members.present():
+            if not len(self._view.table):
                 await trio.sleep(pause * self._view.random.uniform(0.5, 1.0))
                 pause = min(2 * pause, RETRY_S_MAX)
                 await self._attempt()
                 continue
             pause = RETRY_S_MIN
-            if now >= next_bootstrap:
-                next_bootstrap = now + self._jittered(BOOTSTRAP_S)
+            with trio.move_on_at(min(next_knock, next_exchange, next_neighbours)):
+                await self._wake.wait()
+            self._wake = trio.Event()
+            now = trio.current_time()
+            if self._knock_now or now >= next_knock:
+                next_knock, self._knock_now = now + self._jittered(BOOTSTRAP_S), False
                 await self._knock()
             if now >= next_exchange:
                 next_exchange = now + self._jittered(EXCHANGE_S)
-                await self._learn_from_somebody()
-            if now >= next_refresh:
-                next_refresh = now + self._jittered(REFRESH_S / 10)
-                await self._refresh(now)
-            await trio.sleep(RECHECK_S)
+                await self._exchange()
+            if now >= next_neighbours:
+                next_neighbours = now + self._jittered(NEIGHBOURS_S)
+                if not self._view.table.knows_all:
+                    await find_nodes(self._view, self._rpc, self._view.own_id)
+
+    async def _follow(self, bootstrap: Bootstrap) -> None:
+        """Knock when the bootstrap names others."""
+        while True:
+            await bootstrap.changed()
+            self._knock_now = True
+            self._wake.set()
 
     async def _attempt(self) -> None:
         await self._knock()
-        for known in self._view.members.present()[:TEACHERS]:
-            await self._learn(known.router)
-        if self._view.members.present():
+        for teacher in self._teachers():
+            if await self._learn(teacher):
+                break
+        if len(self._view.table):
             await find_nodes(self._view, self._rpc, self._view.own_id)
+
+    def _teachers(self) -> list[Address]:
+        contacts = self._view.table.contacts()
+        return [each.address for each in self._view.random.sample(contacts, min(TEACHERS, len(contacts)))]
 
     async def _knock(self) -> None:
         """Ping some of the bootstrap's addresses; whoever answers and is not this node is a member."""
@@ -83,56 +115,49 @@ class Join:
             return
         named = await self._bootstrap.addresses()
         chosen = self._view.random.sample(named, min(len(named), KNOCKS_MAX))  # in the order of chance
-        await self._ping_all(chosen, KNOCK_S)
+        await self._meeting.meet_all(chosen, limit_s=KNOCK_S)
 
-    async def _learn_from_somebody(self) -> None:
-        present = self._view.members.present()
-        if present:
-            await self._learn(self._view.random.choice(present).router)
+    async def _exchange(self) -> None:
+        """Read a page of somebody's list, from anywhere in it."""
+        contacts = self._view.table.contacts()
+        if contacts:
+            teacher = self._view.random.choice(contacts).address
+            await self._meet((await self._page(teacher, self._view.random.randbytes(20))).infos)
 
-    async def _learn(self, teacher: Address) -> None:
-        """Read a member's list, and ping whoever is new."""
-        strangers: list[Address] = []
+    async def _learn(self, teacher: Address) -> bool:
+        """Read a member's list, and ping whoever is new; return whether it showed that not everybody can be known.
+
+        Then half of the table is filled, with those whom it would keep; the other half will be filled by others.
+        """
+        infos: list[NodeInfo] = []
         after = bytes(20)
+        while len(infos) < LEARNT_MAX:
+            page = await self._page(teacher, after)
+            infos += page.infos
+            if page.last or not page.infos:
+                break
+            after = max(after, *(info.node_id for info in page.infos))
+        contacts_max = self._view.table.contacts_max
+        is_large = len(infos) >= contacts_max * FULL_FRACTION
+        if is_large:
+            self._view.random.shuffle(infos)
+            kept = set(self._view.table.would_keep((NodeId(info.node_id) for info in infos), contacts_max // 2))
+            infos = [info for info in infos if info.node_id in kept]
+        await self._meet(infos)
+        return is_large
+
+    async def _page(self, teacher: Address, after: bytes) -> Members:
+        """Return the members after an id, or none and the end when there is no answer."""
         try:
-            for _ in range(LEARNT_MAX):
-                answer = await self._rpc.ask(teacher, MembersAfter(after), limit_s=PAGE_S)
-                if not isinstance(answer, Members) or not answer.infos:
-                    break
-                strangers += [
-                    unpack_address(info.router)
-                    for info in answer.infos
-                    if info.router and self._is_new(NodeId(info.node_id))
-                ]
-                after = max(after, *(info.node_id for info in answer.infos))
-                if answer.last or len(strangers) >= LEARNT_MAX:
-                    break
+            answer = await self._rpc.ask(teacher, MembersAfter(after), limit_s=PAGE_S)
         except Unreachable:
-            pass  # what was learnt until then counts
-        await self._ping_all(strangers, MEET_ALL_S)
+            return NO_MEMBERS
+        return answer if isinstance(answer, Members) else NO_MEMBERS
 
-    def _is_new(self, node_id: NodeId) -> bool:
-        known = self._view.members.get(node_id)
-        return node_id != self._view.own_id and (known is None or known.word == "gone")
-
-    async def _ping_all(self, addresses: list[Address], limit_s: float) -> None:
-        limiter = trio.CapacityLimiter(PINGS_AT_ONCE)
-
-        async def knock(address: Address) -> None:
-            async with limiter:
-                try:
-                    await self._liveness.ping(address, limit_s=KNOCK_S)
-                except Unreachable:
-                    return
-
-        with trio.move_on_after(limit_s):
-            async with trio.open_nursery() as nursery:
-                for address in addresses:
-                    nursery.start_soon(knock, address)
-
-    async def _refresh(self, now: float) -> None:
-        for lower, upper in self._view.table.unvisited(now - REFRESH_S):
-            await find_nodes(self._view, self._rpc, self._view.random.randint(lower, upper).to_bytes(20, "big"))
+    async def _meet(self, infos: Iterable[NodeInfo]) -> None:
+        """Ping those who are new and wanted."""
+        wanted = [info for info in infos if info.router and self._view.table.wants(NodeId(info.node_id))]
+        await self._meeting.meet_all((unpack_address(info.router) for info in wanted), limit_s=MEET_ALL_S)
 
     def _jittered(self, seconds: float) -> float:
         return seconds * self._view.random.uniform(0.8, 1.2)

@@ -1,46 +1,62 @@
-"""Pings: each second one member, at once whoever is doubted, and strangers before they count.
+"""Pings: each second one member, and at once whoever is doubted or silent.
 
 Laws: every ping has a limit; a node is suspected only after others tried as well; one check of a node serves all who
-wait for it.
+wait for it; a member that answers costs no task, only a look at the next tick.
 
 Follows SWIM, section 3.1 (ping, ping-req). DESIGN.md section 4, "Liveness".
 """
+
+import math
+from dataclasses import dataclass
 
 import trio
 
 from p2pmirror.errors import Unreachable
 from p2pmirror.routing.dht.members import Known
-from p2pmirror.routing.dht.messages import Contact, Ping, PingThrough, Pong, Reached, pack_address
-from p2pmirror.routing.dht.rpc import Rpc
+from p2pmirror.routing.dht.messages import AnyAnswer, Contact, Ping, PingThrough, Pong, Reached, pack_address
+from p2pmirror.routing.dht.rpc import Asked, Rpc
 from p2pmirror.routing.dht.view import View
-from p2pmirror.routing.metrics import RoutingMetrics
 from p2pmirror.wire.address import Address
 from p2pmirror.wire.identity import NodeId
 
 PERIOD_S = 1.0  # one member is pinged each period: SWIM's T'
-PROBE_S = 0.5  # half a period: the other half is for asking through others
+GRID_S = 0.05  # ticks fall on multiples of this: timers that can wait wake a process, or a simulation, together
+PROBE_S = 0.5  # a ping with its repeats
+LOOK_S = 1.0  # a look at who was silent: directly, and after `DIRECT_S` through others as well
+DIRECT_S = 0.25  # an answer takes a millisecond; one lost datagram is repeated within this
 CHECK_S = 0.250  # a holder's ping before it hands a provider out; 50 ms took nodes that waited for a processor for dead
-MEET_S = 1.0  # a stranger's first answer: two round trips, also to another continent
+ACCUSE_S = 1.0  # telling a node that it was taken for gone
 LATE_S = 0.25  # this node itself was frozen (a CPU quota, a busy host) so long: nobody else is to blame
 KNOCK_PERIODS = 10  # periods between two pings at members that are gone
-PINGS_AT_ONCE = 64  # pings under way for strangers; each costs two datagrams
+LOOKS_AT_ONCE = 64  # looks at who was silent, under way; each costs some datagrams
+
+
+@dataclass(slots=True)
+class _Probe:
+    """The ping of the last tick."""
+
+    known: Known
+    asked: Asked | None = None
+    answered: bool = False
+
+    def take(self, answer: AnyAnswer) -> None:
+        self.answered = self.answered or isinstance(answer, Pong)
 
 
 class Liveness:
     """Watches the members of a view."""
 
-    def __init__(self, view: View, rpc: Rpc, metrics: RoutingMetrics) -> None:
+    def __init__(self, view: View, rpc: Rpc) -> None:
         """Ping nobody yet."""
         self._view = view
         self._rpc = rpc
-        self._metrics = metrics
+        self._probe: _Probe | None = None
+        self._looked_at: set[NodeId] = set()
         self._checks: dict[NodeId, trio.Event] = {}
         self._nursery: trio.Nursery | None = None  # while it runs
-        self._wake = trio.Event()
-        self._limiter = trio.CapacityLimiter(PINGS_AT_ONCE)
-        self._accused: set[NodeId] = set()
+        self._limiter = trio.CapacityLimiter(LOOKS_AT_ONCE)
         self._late_at = -1.0  # when this node's own loop last came late
-        view.on_to_ping = self._wake_up
+        view.on_silent = self._look_soon
 
     async def ping(self, address: Address, *, limit_s: float, expected: NodeId | None = None) -> NodeId:
         """Ping an address; return who answered, who is a member then. Raises `Unreachable`."""
@@ -50,7 +66,7 @@ class Liveness:
         return NodeId(answer.info.node_id)
 
     async def check(self, node_id: NodeId, address: Address) -> bool:
-        """Ping a node unless somebody does so already; return whether it answered within 50 ms.
+        """Ping a node unless somebody does so already; return whether it answered within `CHECK_S`.
 
         The ping goes on after that: a node that is only slow (frozen by a CPU quota) is fresh again when it answers.
         """
@@ -79,89 +95,115 @@ class Liveness:
         known = self._view.members.get(node_id)
         if known is not None:
             self._view.members.doubt(node_id)
-            self._view.ping_soon(known.router)
+            self._view.meet(known.router)
 
     def accuse(self, node_id: NodeId) -> None:
         """Tell a node that came back that it was taken for gone, so that it says again what it has."""
-        self._accused.add(node_id)
-        self._wake_up()
+        if self._nursery is not None:
+            self._nursery.start_soon(self._tell_accused, node_id)
 
     async def run(self) -> None:
         """Watch until cancelled."""
         try:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
-                nursery.start_soon(self._meet_strangers, nursery)
-                await self._watch(nursery)
+                await self._watch()
         finally:
             self._nursery = None
 
-    async def _watch(self, nursery: trio.Nursery) -> None:
-        """Ping one member each period."""
-        period, due = 0, trio.current_time()
+    async def _watch(self) -> None:
+        """Ping one member each period, and look at whoever did not answer the last one."""
+        period = 0
+        due = _on_grid(trio.current_time() + PERIOD_S * self._view.random.random())
         while True:
-            due = max(due + PERIOD_S, trio.current_time())
             await trio.sleep_until(due)
-            if trio.current_time() > due + LATE_S:
-                self._late_at = trio.current_time()
+            now = trio.current_time()
+            is_late = now > due + LATE_S
+            if is_late:
+                self._late_at = now
+            self._end_probe(is_late=is_late)
+            due = _on_grid(max(due, now - PERIOD_S) + PERIOD_S)
+            if is_late:
                 continue
             period += 1
-            self._view.tick(due)
-            self._count()
-            if (known := self._view.members.next_ping()) is not None:
-                nursery.start_soon(self._probe, known)
+            self._view.tick(now)
+            self._begin_probe()
             if period % KNOCK_PERIODS == 0 and (gone := self._view.members.next_knock()) is not None:
-                nursery.start_soon(self._meet, gone.router)
+                self._view.meet(gone.router)
 
-    async def _probe(self, known: Known) -> None:
-        node_id = NodeId(known.info.node_id)
-        begun = trio.current_time()
+    def _begin_probe(self) -> None:
+        known = self._view.members.next_ping()
+        if known is None:
+            return
+        probe = _Probe(known)
         try:
-            await self.ping(known.router, limit_s=PROBE_S, expected=node_id)
+            probe.asked = self._rpc.begin(
+                known.router, Ping(self._view.own), probe.take, expected=NodeId(known.info.node_id)
+            )
         except Unreachable:
-            self._view.members.doubt(node_id)
-            self._view.silent(node_id)
-            if not await self._is_reached_by_others(known) and self._late_at < begun:
-                self._view.suspect(node_id, trio.current_time())
+            return  # this node has too much under way to judge others
+        self._rpc.send(probe.asked)
+        self._probe = probe
 
-    async def _is_reached_by_others(self, known: Known) -> bool:
-        """Have a few others ping it; with nobody to ask, our own ping decides."""
+    def _end_probe(self, *, is_late: bool) -> None:
+        """Look at who was pinged in the last period; an answer may lie unread where this node itself comes late."""
+        probe, self._probe = self._probe, None
+        if probe is None or probe.asked is None:
+            return
+        self._rpc.end(probe.asked)
+        if not probe.answered and not is_late:
+            self._view.silent(NodeId(probe.known.info.node_id))
+
+    def _look_soon(self, known: Known) -> None:
+        """Have a member looked at that did not answer, unless somebody does."""
+        node_id = NodeId(known.info.node_id)
+        self._view.members.doubt(node_id)
+        if self._nursery is not None and node_id not in self._looked_at:
+            self._looked_at.add(node_id)
+            self._nursery.start_soon(self._look_at, known)
+
+    async def _look_at(self, known: Known) -> None:
+        node_id = NodeId(known.info.node_id)
+        try:
+            async with self._limiter:
+                begun = trio.current_time()
+                is_there = await self._is_reached(known)
+            if not is_there and self._late_at < begun:
+                self._view.suspect(node_id, trio.current_time())
+        finally:
+            self._looked_at.discard(node_id)
+
+    async def _is_reached(self, known: Known) -> bool:
+        """Ping a member, and have a few others ping it too; with nobody to ask, our own ping decides."""
+        node_id = NodeId(known.info.node_id)
         target = Contact(known.info.node_id, pack_address(known.router))
         reached = False
         async with trio.open_nursery() as nursery:
 
+            async def directly() -> None:
+                nonlocal reached
+                try:
+                    await self.ping(known.router, limit_s=LOOK_S, expected=node_id)
+                except Unreachable:
+                    return
+                reached = True
+                nursery.cancel_scope.cancel()
+
             async def through(helper: Known) -> None:
                 nonlocal reached
                 try:
-                    answer = await self._rpc.ask(helper.router, PingThrough(target), limit_s=PERIOD_S)
+                    answer = await self._rpc.ask(helper.router, PingThrough(target), limit_s=LOOK_S)
                 except Unreachable:
                     return
                 if isinstance(answer, Reached) and answer.alive:
                     reached = True
                     nursery.cancel_scope.cancel()
 
-            for helper in self._view.members.helpers(NodeId(known.info.node_id)):
+            nursery.start_soon(directly)
+            await trio.sleep(DIRECT_S)
+            for helper in self._view.members.helpers(node_id):
                 nursery.start_soon(through, helper)
         return reached
-
-    async def _meet_strangers(self, nursery: trio.Nursery) -> None:
-        while True:
-            for address in self._view.take_to_ping():
-                nursery.start_soon(self._meet, address)
-            for node_id in self._accused:
-                nursery.start_soon(self._tell_accused, node_id)
-            self._accused = set()
-            await self._wake.wait()
-            self._wake = trio.Event()
-
-    async def _meet(self, address: Address) -> None:
-        try:
-            async with self._limiter:
-                await self.ping(address, limit_s=MEET_S)
-        except Unreachable:
-            return  # an introduction to somebody who is not there
-        finally:
-            self._view.pinged(address)
 
     async def _tell_accused(self, node_id: NodeId) -> None:
         known = self._view.members.get(node_id)
@@ -169,16 +211,11 @@ class Liveness:
             return
         news = self._view.members.accusation(node_id)
         try:
-            await self._rpc.ask(known.router, Ping(self._view.own), limit_s=MEET_S, expected=node_id, news=news)
+            await self._rpc.ask(known.router, Ping(self._view.own), limit_s=ACCUSE_S, expected=node_id, news=news)
         except Unreachable:
             return  # gone again: the watch finds out
 
-    def _wake_up(self) -> None:
-        self._wake.set()
 
-    def _count(self) -> None:
-        counts = {"alive": 0, "suspect": 0, "gone": 0}
-        for known in self._view.members.all():
-            counts[known.word] += 1
-        for state, count in counts.items():
-            self._metrics.members.labels(state).set(count)
+def _on_grid(at: float) -> float:
+    """Return the first tick at or after a moment."""
+    return math.ceil(at / GRID_S) * GRID_S

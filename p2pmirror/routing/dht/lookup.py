@@ -23,6 +23,7 @@ QUORUM = 3  # holders that gave their records: a fourth adds a provider only if 
 SOFT_S_MIN = 0.005  # below this a busy loop looks like a dead node
 SOFT_S_MAX = 0.025  # above this a dead node costs most of the 30 ms that a pull waits
 SOFT_S_UNKNOWN = 0.015  # for a node whose round trip was never measured
+NO_QUORUM = 1 << 30  # records end no lookup: for one that asks every holder
 PENDING_S = 0.300  # a holder that pings its providers first has 250 ms for it, and its answer needs to arrive
 CANDIDATES_MAX = 400  # a lookup meets some tens; more is a flood of invented nodes
 
@@ -54,8 +55,14 @@ class _Candidate:
 class Lookup:
     """A lookup of `target` that begins with the nodes `known`; this node itself is asked without a datagram."""
 
-    def __init__(self, target: bytes, own_id: NodeId, known: Iterable[NodeId], *, holders: int = HOLDERS) -> None:
-        """Begin with the closest contacts of the table; `holders` is how many nodes keep a record."""
+    def __init__(
+        self, target: bytes, own_id: NodeId, known: Iterable[NodeId], *, holders: int = HOLDERS, quorum: int = QUORUM
+    ) -> None:
+        """Begin with the closest contacts of the table.
+
+        `holders` is how many nodes keep a record, `quorum` how many of them must have given theirs for it to end.
+        """
+        self._quorum = quorum
         self._target = int.from_bytes(target, "big")
         self._holders = holders
         self._candidates: dict[NodeId, _Candidate] = {}
@@ -78,7 +85,9 @@ class Lookup:
         window = self._window(now)
         busy = sum(_takes_a_place(each, now) for each in self._ordered)
         found = sum(each.found for each in self._ordered)
-        places = (min(ALPHA, QUORUM - found) if found else ALPHA) - busy  # records found: ask no more than are missing
+        places = (
+            min(ALPHA, self._quorum - found) if found else ALPHA
+        ) - busy  # records found: ask no more than are missing
         return [each.node_id for each in window if each.state is _State.NEW][: max(0, places)]
 
     def asked(self, node_id: NodeId, soft_deadline: float) -> None:
@@ -114,7 +123,7 @@ class Lookup:
     def ended(self, now: float) -> bool:
         """Whether nothing more is worth waiting for."""
         window = self._window(now)
-        if sum(each.found for each in self._ordered) >= min(QUORUM, len(window)) > 0:
+        if sum(each.found for each in self._ordered) >= self._enough(len(window)) > 0:
             return True
         if any(each.state is not _State.ANSWERED for each in window):
             return False
@@ -140,6 +149,10 @@ class Lookup:
             if len(window) == self._holders:
                 break
         return window
+
+    def _enough(self, holders: int) -> int:
+        """Return how many of the holders that are there must have given records."""
+        return self._quorum if self._quorum == NO_QUORUM else min(self._quorum, holders)
 
     def _meet(self, node_id: NodeId) -> bool:
         if node_id in self._candidates or len(self._candidates) >= CANDIDATES_MAX:

@@ -1,6 +1,8 @@
 """Who is in the cluster: alive, suspect or gone, and the news about it that rides on other datagrams.
 
 Laws:
+- a member is a contact of the table, gone since it was one, or in passing: heard, and forgotten `PASSING_S` after it
+  was heard last; only contacts are watched, counted as present, and news;
 - hearing a node itself beats whatever others say of it, except that a goodbye is final for that boot id;
 - news names a boot id, so that the death of a node's earlier life says nothing about its present one;
 - a node that is suspected wrongly raises its incarnation, and that overrules the suspicion everywhere;
@@ -9,6 +11,7 @@ Laws:
 Follows SWIM (Das, Gupta, Motivala, 2002), sections 4.1 to 4.3: suspicion, piggy-backed news, shuffled round robin.
 """
 
+import heapq
 import math
 from collections import OrderedDict
 from collections.abc import Iterable
@@ -25,9 +28,10 @@ from p2pmirror.wire.identity import NodeId
 
 FRESH_S = 8.0  # a provider heard within this is handed out without a ping (DESIGN.md: Liveness)
 SUSPICION_S = 3.0  # a suspect has so long to say that it is alive; news needs about a second to get around
+PASSING_S = 2 * FRESH_S  # a node that is no contact is remembered so long after it was heard: it may be handed out
 GONE_KEPT_S = 600.0  # gone members are remembered, and knocked at, so that a split cluster finds together again
-MEMBERS_MAX = 16_384  # members: above ten thousand nodes, some 600 bytes each
 GONE_MAX = 1024  # gone members that are remembered
+MEMBERS_MAX = 4096  # members, some 600 bytes each: contacts, gone ones, and 2,000 that come by
 PAST_BOOTS_MAX = 4  # boot ids of a node's earlier lives: their late datagrams are ignored
 NEWS_HELD_MAX = 256  # news waiting to be passed on
 NEWS_SENDS_FACTOR = 4  # each is passed on 4 ln(N + 1) times: SWIM's lambda, so that all hear it with high probability
@@ -44,6 +48,7 @@ class Known:
     state: int
     last_heard: float  # -inf: never
     doubted: bool = False  # a dial or a ping failed since it was heard
+    passing: bool = True  # whether it is no contact of the table
     deadline: float = math.inf  # suspect: gone then; gone: forgotten then
     past_boots: tuple[bytes, ...] = ()
 
@@ -56,6 +61,16 @@ class Known:
     def router(self) -> Address:
         """Where its router is."""
         return unpack_address(self.info.router)
+
+    @property
+    def is_present(self) -> bool:
+        """Whether it is a contact."""
+        return self.state <= SUSPECT and not self.passing
+
+    @property
+    def next_look(self) -> float:
+        """When something about it ends by itself."""
+        return self.last_heard + PASSING_S if self.passing and self.state == ALIVE else self.deadline
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +89,10 @@ class Membership:
         self.own = own
         self._random = random
         self._members: dict[NodeId, Known] = {}
+        self._gone: dict[NodeId, None] = {}  # in the order in which they went
+        self._looks: list[tuple[float, NodeId]] = []  # a heap: when to look at whom
         self._round: list[NodeId] = []
-        self._news: OrderedDict[NodeId, tuple[News, int]] = OrderedDict()  # and how often it was passed on
+        self._news: OrderedDict[NodeId, tuple[News, int]] = OrderedDict()  # and how often; the least told first
         self._changes: list[Change] = []
 
     def __len__(self) -> int:
@@ -86,12 +103,12 @@ class Membership:
         return self._members.get(node_id)
 
     def all(self) -> list[Known]:
-        """Return every member, gone ones included."""
-        return list(self._members.values())
+        """Return every contact and whoever is gone."""
+        return [known for known in self._members.values() if known.state > SUSPECT or not known.passing]
 
     def present(self) -> list[Known]:
-        """Return the members that are alive or suspect."""
-        return [known for known in self._members.values() if known.state in {ALIVE, SUSPECT}]
+        """Return the contacts, alive or suspect."""
+        return [known for known in self._members.values() if known.is_present]
 
     def is_fresh(self, node_id: NodeId, now: float) -> bool:
         """Whether it was heard so lately that it may be handed out unasked."""
@@ -114,7 +131,11 @@ class Membership:
         if node_id == self.own.node_id:
             return False
         if known is None:
-            return self._add(info, now)
+            if len(self._members) >= MEMBERS_MAX:
+                return False
+            self._members[node_id] = Known(info, ALIVE, now)
+            heapq.heappush(self._looks, (now + PASSING_S, node_id))
+            return True
         if info.boot_id in known.past_boots or (info.boot_id == known.info.boot_id and known.state == LEFT):
             return False
         if info.boot_id != known.info.boot_id:
@@ -132,6 +153,20 @@ class Membership:
         self._revive(known, now)
         return True
 
+    def admitted(self, node_id: NodeId) -> None:
+        """Note that a member that is alive has become a contact."""
+        known = self._members[node_id]
+        known.passing = False
+        self._round.insert(self._random.randrange(len(self._round) + 1), node_id)
+        self._changes.append(Change("joined", node_id))
+        self._tell_alive(known.info)
+
+    def displaced(self, node_id: NodeId) -> None:
+        """Note that a contact has given way to another: it is a member in passing now, which is no news."""
+        known = self._members[node_id]
+        known.passing, known.state, known.deadline = True, ALIVE, math.inf
+        heapq.heappush(self._looks, (known.next_look, node_id))
+
     def doubt(self, node_id: NodeId) -> None:
         """Hand it out only once it has been heard again."""
         known = self._members.get(node_id)
@@ -141,7 +176,7 @@ class Membership:
     def suspect(self, node_id: NodeId, now: float) -> None:
         """Note that neither it nor anybody who asked for us had an answer."""
         known = self._members.get(node_id)
-        if known is not None and known.state == ALIVE:
+        if known is not None and known.state == ALIVE and not known.passing:
             self._suspect(known, now)
 
     def left(self, node_id: NodeId, boot_id: bytes, now: float) -> None:
@@ -152,43 +187,39 @@ class Membership:
 
     def tick(self, now: float) -> None:
         """Let suspicions and memories end."""
-        for known in list(self._members.values()):
-            if now < known.deadline:
+        while self._looks and self._looks[0][0] <= now:
+            _, node_id = heapq.heappop(self._looks)
+            known = self._members.get(node_id)
+            if known is None or known.next_look == math.inf:
                 continue
-            if known.state == SUSPECT:
+            if now < known.next_look:
+                heapq.heappush(self._looks, (known.next_look, node_id))
+            elif known.state == SUSPECT:
                 self._end(known, GONE, now)
             else:
-                del self._members[NodeId(known.info.node_id)]
+                self._forget(node_id)
 
     def next_ping(self) -> Known | None:
-        """Return whom to ping now: everybody present once a round, in an order shuffled anew."""
+        """Return whom to ping now: every contact once a round, in an order shuffled anew."""
         for fresh_round in (False, True):
             if fresh_round:
                 self._round = [NodeId(known.info.node_id) for known in self.present()]
                 self._random.shuffle(self._round)
             while self._round:
                 known = self._members.get(self._round.pop())
-                if known is not None and known.state in {ALIVE, SUSPECT}:
+                if known is not None and known.is_present:
                     return known
         return None
 
     def next_knock(self) -> Known | None:
         """Return a gone member, at random, that may be back."""
-        gone = [known for known in self._members.values() if known.state == GONE]
-        return self._random.choice(gone) if gone else None
+        gone = [node_id for node_id in self._gone if self._members[node_id].state == GONE]
+        return self._members[self._random.choice(gone)] if gone else None
 
     def helpers(self, but: NodeId) -> list[Known]:
         """Return a few members who may ping for us."""
-        alive = [each for each in self._members.values() if each.state == ALIVE and each.info.node_id != but]
+        alive = [each for each in self.present() if each.state == ALIVE and each.info.node_id != but]
         return self._random.sample(alive, min(INDIRECT_PROBES, len(alive)))
-
-    def page_after(self, node_id: bytes, count: int) -> tuple[list[NodeInfo], bool]:
-        """Return the members that are alive with ids after this one, in order, and whether none follow."""
-        infos = sorted(
-            (known.info for known in self._members.values() if known.state == ALIVE and known.info.node_id > node_id),
-            key=lambda info: info.node_id,
-        )
-        return infos[:count], len(infos) <= count
 
     def changes(self) -> list[Change]:
         """Hand out, once, what has changed."""
@@ -199,12 +230,10 @@ class Membership:
         """Return what is to ride on the datagram that is about to be sent, what was told least first."""
         if not self._news:
             return ()
-        told = sorted(self._news.items(), key=lambda item: item[1][1])[:NEWS_MAX]
+        told = [self._news.popitem(last=False) for _ in range(min(NEWS_MAX, len(self._news)))]
         sends_max = math.ceil(NEWS_SENDS_FACTOR * math.log(len(self._members) + 2))
         for node_id, (news, count) in told:
-            if count + 1 >= sends_max:
-                del self._news[node_id]
-            else:
+            if count + 1 < sends_max:
                 self._news[node_id] = (news, count + 1)
         return tuple(news for _, (news, _) in told)
 
@@ -239,8 +268,11 @@ class Membership:
         elif news.state == ALIVE and known.state == GONE and news.incarnation > known.info.incarnation:
             return news.info  # ping it before it counts
         elif news.incarnation >= known.info.incarnation and known.state == ALIVE and news.state == SUSPECT:
-            self._suspect(known, now)
-        elif news.incarnation >= known.info.incarnation and known.state in {ALIVE, SUSPECT} and news.state == GONE:
+            if known.passing:
+                known.doubted = True
+            else:
+                self._suspect(known, now)
+        elif news.incarnation >= known.info.incarnation and known.state <= SUSPECT and news.state == GONE:
             self._end(known, GONE, now)
         return None
 
@@ -254,54 +286,57 @@ class Membership:
         if news.state == GONE:
             self._changes.append(Change("accused", NodeId(self.own.node_id)))
 
-    def _add(self, info: NodeInfo, now: float) -> bool:
-        if len(self._members) >= MEMBERS_MAX:
-            return False
-        self._members[NodeId(info.node_id)] = Known(info, ALIVE, now)
-        self._round.insert(self._random.randrange(len(self._round) + 1), NodeId(info.node_id))
-        self._changes.append(Change("joined", NodeId(info.node_id)))
-        self._tell_alive(info)
-        return True
-
     def _reborn(self, known: Known, info: NodeInfo) -> None:
         """Take in that a node began anew: for everybody else it is gone and has joined."""
-        if known.state in {ALIVE, SUSPECT}:
+        if known.state <= SUSPECT:
             self._changes.append(Change("gone", NodeId(info.node_id)))
         known.past_boots = (*known.past_boots, known.info.boot_id)[-PAST_BOOTS_MAX:]
-        known.info, known.state = info, GONE  # and revived by whoever calls this
+        known.info, known.state, known.passing = info, GONE, True  # and revived by whoever calls this
 
     def _revive(self, known: Known, now: float) -> None:
-        node_id = NodeId(known.info.node_id)
         known.last_heard, known.doubted = now, False
         if known.state == ALIVE:
             return
-        if known.state != SUSPECT:
-            self._changes.append(Change("returned", node_id))
-            self._round.append(node_id)
-        known.state, known.deadline = ALIVE, math.inf
-        self._tell_alive(known.info)
+        known.deadline = math.inf
+        if known.state == SUSPECT:
+            known.state = ALIVE
+            self._tell_alive(known.info)
+            return
+        node_id = NodeId(known.info.node_id)
+        known.state = ALIVE
+        self._gone.pop(node_id, None)
+        self._changes.append(Change("returned", node_id))
+        heapq.heappush(self._looks, (known.next_look, node_id))
 
     def _suspect(self, known: Known, now: float) -> None:
         known.state, known.deadline = SUSPECT, now + SUSPICION_S
+        heapq.heappush(self._looks, (known.deadline, NodeId(known.info.node_id)))
         self._tell(News(known.info.node_id, known.info.boot_id, known.info.incarnation, SUSPECT))
 
     def _end(self, known: Known, state: int, now: float) -> None:
-        if known.state in {ALIVE, SUSPECT}:
-            self._changes.append(Change("gone", NodeId(known.info.node_id)))
-        known.state, known.deadline = state, now + GONE_KEPT_S
-        self._tell(News(known.info.node_id, known.info.boot_id, known.info.incarnation, state))
-        self._forget_oldest_gone()
+        node_id = NodeId(known.info.node_id)
+        if known.state <= SUSPECT:
+            self._changes.append(Change("gone", node_id))
+            if not known.passing:
+                self._tell(News(known.info.node_id, known.info.boot_id, known.info.incarnation, state))
+        elif state != known.state:
+            self._tell(News(known.info.node_id, known.info.boot_id, known.info.incarnation, state))
+        known.state, known.deadline, known.passing = state, now + GONE_KEPT_S, True
+        heapq.heappush(self._looks, (known.deadline, node_id))
+        self._gone.pop(node_id, None)
+        self._gone[node_id] = None
+        if len(self._gone) > GONE_MAX:
+            self._forget(next(iter(self._gone)))
 
-    def _forget_oldest_gone(self) -> None:
-        gone = [known for known in self._members.values() if known.state in {GONE, LEFT}]
-        if len(gone) > GONE_MAX:
-            del self._members[NodeId(min(gone, key=lambda known: known.deadline).info.node_id)]
+    def _forget(self, node_id: NodeId) -> None:
+        self._gone.pop(node_id, None)
+        del self._members[node_id]
 
     def _tell_alive(self, info: NodeInfo) -> None:
         self._tell(News(info.node_id, info.boot_id, info.incarnation, ALIVE, info))
 
     def _tell(self, news: News) -> None:
-        self._news.pop(NodeId(news.about), None)
         self._news[NodeId(news.about)] = (news, 0)
+        self._news.move_to_end(NodeId(news.about), last=False)
         while len(self._news) > NEWS_HELD_MAX:
-            self._news.popitem(last=False)
+            self._news.popitem()

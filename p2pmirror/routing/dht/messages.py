@@ -30,7 +30,7 @@ class Malformed(ValueError):
 
 _Id = Annotated[bytes, Meta(min_length=20, max_length=20)]
 _Eight = Annotated[bytes, Meta(min_length=8, max_length=8)]
-_Cookie = Annotated[bytes, Meta(max_length=8)]
+_Cookie = Annotated[bytes, Meta(max_length=32)]
 _Home = Annotated[bytes, Meta(min_length=6, max_length=18)]
 _Zone = Annotated[str, Meta(max_length=ZONE_CHARS_MAX)]
 _Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
@@ -120,6 +120,7 @@ class Found(Part, frozen=True):
     """A record as a holder hands it out."""
 
     node_id: _Id
+    router: _Home
     registry: _Home
     zone: _Zone
     state: Annotated[int, Meta(ge=PARTIAL, le=LEADING)]
@@ -127,6 +128,7 @@ class Found(Part, frozen=True):
     tag: Claim | None = None
 
     def __post_init__(self) -> None:
+        unpack_address(self.router)
         unpack_address(self.registry)
 
 
@@ -256,9 +258,11 @@ class Noted(Answer, frozen=True, tag=38):
 
 
 class Challenge(Answer, frozen=True, tag=39):
-    """Ask again with this cookie: it proves that you receive at the address that you send from."""
+    """Ask again with this cookie, which proves that you receive where you send from, and bound to this life of mine."""
 
     cookie: _Eight
+    boot_id: _Eight
+    clock_ms: _Count
 
 
 AnyQuestion = Ping | PingThrough | FindNode | FindProviders | Store | MembersAfter | Goodbye | DialFailed
@@ -267,8 +271,11 @@ AnyAnswer = Pong | Reached | Contacts | Providers | Stored | Members | Noted | C
 _News = Annotated[tuple[News, ...], Meta(max_length=NEWS_MAX)]
 
 
+NO_COOKIE = bytes(32)  # so long that no challenge is longer than the question
+
+
 class Request(Part, frozen=True, tag="q"):
-    """A question, with an id that the reply repeats and the cookie that the receiver gave (or an empty one)."""
+    """A question, with an id that the reply repeats and the cookie that the receiver gave, or `NO_COOKIE`."""
 
     id: _Eight
     sender: _Id

@@ -4,7 +4,7 @@ Laws: it keeps the laws of `routing.protocol`; a datagram is taken in without wa
 goodbye is the last that is heard of this node.
 """
 
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -19,6 +19,7 @@ from p2pmirror.routing.dht.codec import NullSeal, Seal
 from p2pmirror.routing.dht.finding import Finder
 from p2pmirror.routing.dht.join import Join
 from p2pmirror.routing.dht.liveness import Liveness
+from p2pmirror.routing.dht.meeting import Meeting
 from p2pmirror.routing.dht.members import Change
 from p2pmirror.routing.dht.messages import (
     ZONE_CHARS_MAX,
@@ -33,10 +34,12 @@ from p2pmirror.routing.dht.messages import (
 from p2pmirror.routing.dht.placement import Placement
 from p2pmirror.routing.dht.publish import Publisher
 from p2pmirror.routing.dht.rpc import Rpc
+from p2pmirror.routing.dht.search import trace_providers
 from p2pmirror.routing.dht.view import View
 from p2pmirror.routing.metrics import RoutingMetrics
-from p2pmirror.routing.protocol import Checking, Key, Member, Offer, Provider
+from p2pmirror.routing.protocol import Checking, Key, Member, MemberState, Offer, Provider, Trace
 from p2pmirror.wire.address import Address
+from p2pmirror.wire.binding import UNBOUND, Binding
 from p2pmirror.wire.identity import NodeId
 from p2pmirror.wire.network import Datagrams, Network
 
@@ -71,6 +74,7 @@ class _Running:
     datagrams: Datagrams
     rpc: Rpc
     liveness: Liveness
+    meeting: Meeting
     join: Join
     publisher: Publisher
     finder: Finder
@@ -87,16 +91,23 @@ class DhtRouter:
         random: Random,
         metrics: RoutingMetrics,
         seal: Seal | None = None,
+        clock_ms: Callable[[], int] | None = None,
     ) -> None:
-        """Do nothing until `run`; `random` draws request ids and cookies too: give a SystemRandom outside tests."""
+        """Do nothing until `run`; `random` draws request ids and cookies too: give a SystemRandom outside tests.
+
+        `clock_ms` is the monotonic clock that others are told, trio's unless given.
+        """
         self._options = options
         self._network = network
         self._random = random
         self._metrics = metrics
         self._seal = seal or NullSeal()
+        self._clock_ms = clock_ms or _own_clock_ms
         own = NodeInfo(options.node_id, options.boot_id, 0, b"", pack_address(options.registry), options.zone)
         self._view = View(own, random)
         self._view.on_change = self._changed
+        for state in ("alive", "suspect", "gone"):
+            metrics.members.labels(state).set_function(partial(self._count, state))
         self._placement = Placement(random)
         self._running: _Running | None = None
         self._left = False
@@ -138,6 +149,19 @@ class DhtRouter:
         """Say that this node no longer has these keys."""
         self._placement.withdraw(keys, trio.current_time())
         self._said()
+
+    async def trace(self, key: Key) -> Trace:
+        """Look a key up by itself; see `protocol.Router.trace`. Before `run` the way is empty."""
+        if self._running is None:
+            return Trace(key, 0.0, (), ())
+        return await trace_providers(self._view, self._running.rpc, key)
+
+    def binding(self, node_id: NodeId) -> Binding:
+        """Return a member's boot id and what its clock says now; `UNBOUND` when it did not tell."""
+        known = self._view.members.get(node_id)
+        if known is None or self._running is None:
+            return UNBOUND
+        return self._running.rpc.binding(known.router)
 
     def failed(self, node_id: NodeId) -> None:
         """Report that a dial to this node failed: it is pinged at once, here and by the holders that named it."""
@@ -208,17 +232,21 @@ class DhtRouter:
             random=self._random,
             metrics=self._metrics,
             news=self._view.members.news,
+            boot_id=self._options.boot_id,
+            clock_ms=self._clock_ms,
         )
-        liveness = Liveness(self._view, rpc, self._metrics)
-        join = Join(self._view, rpc, liveness, network=self._network, bootstrap=self._options.bootstrap)
+        liveness = Liveness(self._view, rpc)
+        meeting = Meeting(self._view, rpc)
+        join = Join(self._view, rpc, meeting, bootstrap=self._options.bootstrap)
         publisher = Publisher(self._placement, self._view, rpc)
         finder = Finder(self._view, rpc, liveness, nursery=nursery, metrics=self._metrics, random=self._random)
-        return _Running(nursery, trio.CancelScope(), datagrams, rpc, liveness, join, publisher, finder)
+        return _Running(nursery, trio.CancelScope(), datagrams, rpc, liveness, meeting, join, publisher, finder)
 
     async def _serve(self, running: _Running) -> None:
         with running.services:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(running.liveness.run)
+                nursery.start_soon(running.meeting.run)
                 nursery.start_soon(running.join.run)
                 nursery.start_soon(running.publisher.run)
 
@@ -253,6 +281,9 @@ class DhtRouter:
             except Unreachable:
                 return
 
+    def _count(self, state: MemberState) -> int:
+        return sum(known.word == state for known in self._view.members.all())
+
     def _said(self) -> None:
         self._metrics.advertised.set(len(self._placement))
         if self._running is not None:
@@ -261,5 +292,10 @@ class DhtRouter:
     def _changed(self, change: Change) -> None:
         if self._running is not None:
             self._running.publisher.changed(change)
+            self._running.join.changed()
             if change.kind == "returned":
                 self._running.liveness.accuse(change.node_id)
+
+
+def _own_clock_ms() -> int:
+    return int(trio.current_time() * 1000)

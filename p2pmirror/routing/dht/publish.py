@@ -4,6 +4,8 @@ Laws: what is said within a few milliseconds goes out together; a holder that di
 sent to a holder that has the latest word.
 """
 
+from collections import OrderedDict
+
 import trio
 
 from p2pmirror.errors import Unreachable
@@ -15,6 +17,7 @@ from p2pmirror.routing.dht.rpc import Rpc
 from p2pmirror.routing.dht.search import find_nodes
 from p2pmirror.routing.dht.view import View
 from p2pmirror.routing.protocol import Key
+from p2pmirror.wire.address import Address
 from p2pmirror.wire.identity import NodeId
 
 COALESCE_S = 0.005  # an image's blobs are said one by one within this; they leave as one batch
@@ -22,7 +25,7 @@ CHANGES_COALESCE_S = 0.050  # members that join or die together have the keys pl
 BATCHES_AT_ONCE = 16  # batches under way: 20 KB, which no socket buffer loses
 BATCH_S = 2.0  # limit of a batch with its repeats
 KEYS_PER_STEP = 64  # keys placed before others may run: about a millisecond
-FULL_VIEW_MAX = 1000  # members up to which everybody knows everybody, so that the table names a key's holders by itself
+HOMES_MAX = 4096  # holders that are no contacts, with their addresses: 8 for each of some hundred images' blobs
 ACCUSED_S = 2.0  # pause between two rounds of saying everything again, however many accuse
 
 
@@ -37,6 +40,7 @@ class Publisher:
         self._wake = trio.Event()
         self._limiter = trio.CapacityLimiter(BATCHES_AT_ONCE)
         self._again_from = 0.0
+        self._homes: OrderedDict[NodeId, Address] = OrderedDict()  # of holders that are no contacts
 
     def wake_up(self) -> None:
         """Look at what is due."""
@@ -86,9 +90,16 @@ class Publisher:
         return plan
 
     async def _closest(self, key: Key) -> list[NodeId]:
-        if len(self._view.table) > FULL_VIEW_MAX:
-            return await find_nodes(self._view, self._rpc, key)
-        return self._view.closest(key, HOLDERS)
+        """Return a key's holders; a table that does not know everybody near it is helped by a lookup."""
+        if self._view.table.knows_all_near(key, HOLDERS):
+            return self._view.closest(key, HOLDERS)
+        found = await find_nodes(self._view, self._rpc, key)
+        for node_id, address in found.items():
+            self._homes[node_id] = address
+            self._homes.move_to_end(node_id)
+        while len(self._homes) > HOMES_MAX:
+            self._homes.popitem(last=False)
+        return list(found)
 
     def _tell(self, nursery: trio.Nursery, holder: NodeId, entries: list[Entry]) -> None:
         own = self._view.own
@@ -104,12 +115,13 @@ class Publisher:
     async def _send(self, holder: NodeId, batch: Store) -> None:
         async with self._limiter:
             contact = self._view.table.get(holder)
-            if contact is None:
+            address = self._homes.get(holder) if contact is None else contact.address
+            if address is None:
                 self._placement.gone(holder, trio.current_time())
                 self.wake_up()
                 return
             try:
-                answer = await self._rpc.ask(contact.address, batch, limit_s=BATCH_S, expected=holder)
+                answer = await self._rpc.ask(address, batch, limit_s=BATCH_S, expected=holder)
             except Unreachable:
                 self._view.silent(holder)
                 self._placement.not_told(batch.entries, trio.current_time())

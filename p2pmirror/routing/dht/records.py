@@ -22,6 +22,7 @@ RECORDS_HELD_MAX = 200_000  # records: 100 nodes with 16,000 keys each put 128,0
 PER_KEY_MAX = 512  # records of one key: an answer is a sample of 16, so more providers than this add nothing
 PER_PROVIDER_MAX = 50_000  # records of one provider: a node with 50,000 blobs in a cluster of up to 8 nodes
 TOMBSTONE_S_MIN = 60.0  # a withdrawal is remembered so long: any datagram that it overtook has arrived by then
+FAILURES_MAX = 3  # one or two may be lost datagrams; a provider that is there says all of it again in some minutes
 STALE_ENDS_MAX = 1024  # entries of the heap whose records were dropped, beyond as many as there are records
 
 
@@ -47,6 +48,7 @@ class Source:
     router: Address
     registry: Address
     zone: str
+    failures: int = 0  # pings without an answer, one after the other
     records: dict[Key, Record] = field(default_factory=dict)
 
 
@@ -109,6 +111,14 @@ class Records:
             self._unlink(node_id, key)
         return len(source.records)
 
+    def failed(self, node_id: NodeId) -> None:
+        """Note that a provider did not answer; what it said is forgotten after `FAILURES_MAX` of them in a row."""
+        source = self._sources.get(node_id)
+        if source is not None:
+            source.failures += 1
+            if source.failures >= FAILURES_MAX:
+                self.drop(node_id)
+
     def expire(self, now: float) -> int:
         """Forget what has ended; return how much that was."""
         ended = 0
@@ -134,6 +144,7 @@ class Records:
             known = self._sources[node_id] = Source(node_id, boot_id, *addresses, zone)
         known.router, known.registry = addresses
         known.zone = zone
+        known.failures = 0
         return known
 
     def _put(self, source: Source, entry: Entry, ttl_s: float, now: float) -> bool:

@@ -3,8 +3,9 @@
 Laws:
 - an answer counts only from the address that was asked, under the id that it was asked with, from the node expected;
 - a question is repeated under its own id until its limit; answering it twice does no harm;
-- whoever has not proved that it receives at the address it sends from gets a cookie, which is shorter than any
-  question, and nothing else;
+- whoever has not proved that it receives at the address it sends from gets a challenge, which is shorter than any
+  question, and nothing else; with a key so does whoever did not bind its question to this life and minute of ours;
+- a question may come twice (a repeat, a copy, a replay within a minute), so that what it says must be idempotent;
 - being cancelled leaves no question behind.
 
 DESIGN.md section 4, "Membership and DHT" (wire).
@@ -20,30 +21,44 @@ import msgspec
 import trio
 
 from p2pmirror.errors import Unreachable
-from p2pmirror.routing.dht.codec import DATAGRAM_BYTES_MAX, Fitter, Seal, decode
+from p2pmirror.routing.dht.codec import DATAGRAM_BYTES_MAX, Fitter, Seal, Unsealed, decode
 from p2pmirror.routing.dht.lookup import soft_timeout_s
 from p2pmirror.routing.dht.messages import (
+    NO_COOKIE,
     AnyAnswer,
     AnyQuestion,
     Challenge,
     Malformed,
     News,
+    Pong,
     Reply,
     Request,
     pack_address,
 )
 from p2pmirror.routing.metrics import RoutingMetrics
 from p2pmirror.wire.address import Address
+from p2pmirror.wire.binding import AGE_MAX_MS, UNBOUND, Binding
 from p2pmirror.wire.identity import NodeId
 from p2pmirror.wire.network import Datagrams
 
-ADDRESSES_REMEMBERED_MAX = 16_384  # addresses with a round-trip time and a cookie: above ten thousand nodes
+CORRESPONDENTS_MAX = 4096  # addresses of which something is remembered: contacts, and all who come by within minutes
 SMOOTHING = 0.125  # weight of the newest round trip: TCP's value (RFC 6298, section 2)
 PENDING_MAX = 4096  # questions without an answer: a publishing round has some hundreds under way
 
 FIRST_REPEAT_FRACTION = 1 / 8  # of a question's limit: three repeats; more would drown a busy node in its own echo
 
 OnAnswer = Callable[[AnyAnswer], None]
+
+
+@dataclass(slots=True)
+class _Correspondent:
+    """What is remembered of an address."""
+
+    round_trip_s: float | None = None  # smoothed
+    cookie: bytes = NO_COOKIE  # what it gave us
+    boot_id: bytes = UNBOUND.boot_id
+    clock_ahead_ms: int = 0  # its clock less ours; means something with a boot id
+    expected_cookie: bytes = b""  # what we gave it
 
 
 @dataclass(slots=True)
@@ -71,8 +86,10 @@ class Rpc:
         random: Random,
         metrics: RoutingMetrics,
         news: Callable[[], tuple[News, ...]],
+        boot_id: bytes,
+        clock_ms: Callable[[], int],
     ) -> None:
-        """Use a bound port; `news` gives what is to ride on the next datagram."""
+        """Use a bound port; `news` gives what is to ride on the next datagram, `clock_ms` the clock that is told."""
         self._datagrams = datagrams
         self._own_id = own_id
         self._seal = seal
@@ -81,9 +98,15 @@ class Rpc:
         self._news = news
         self._fitter = Fitter(DATAGRAM_BYTES_MAX - seal.overhead_bytes)
         self._pending: dict[bytes, Asked] = {}
-        self._round_trips: OrderedDict[Address, float] = OrderedDict()
-        self._cookies: OrderedDict[Address, bytes] = OrderedDict()
+        self._boot_id = boot_id
+        self.clock_ms = clock_ms
+        self._correspondents: OrderedDict[Address, _Correspondent] = OrderedDict()
         self._secret = random.randbytes(32)
+
+    @property
+    def address(self) -> Address:
+        """Where this node receives."""
+        return self._datagrams.address
 
     @property
     def pending(self) -> int:
@@ -97,7 +120,15 @@ class Rpc:
 
     def soft_s(self, address: Address) -> float:
         """Return after what time an answer from there is late."""
-        return soft_timeout_s(self._round_trips.get(address))
+        known = self._correspondents.get(address)
+        return soft_timeout_s(None if known is None else known.round_trip_s)
+
+    def binding(self, address: Address) -> Binding:
+        """Return the boot id of whoever is there and what its clock says now; `UNBOUND` when it never told."""
+        known = self._correspondents.get(address)
+        if known is None or known.boot_id == UNBOUND.boot_id:
+            return UNBOUND
+        return Binding(known.boot_id, max(0, self.clock_ms() + known.clock_ahead_ms))
 
     async def ask(
         self,
@@ -146,7 +177,9 @@ class Rpc:
         if len(self._pending) >= PENDING_MAX:
             raise Unreachable(f"{PENDING_MAX} questions wait for an answer already")
         riding = self._news() if news is None else tuple(news)
-        request = Request(self._random.randbytes(8), self._own_id, self._cookies.get(to, b""), question, riding)
+        known = self._correspondents.get(to)
+        cookie = NO_COOKIE if known is None else known.cookie
+        request = Request(self._random.randbytes(8), self._own_id, cookie, question, riding)
         asked = Asked(request, to, expected, answered, sent_at=0.0)
         self._pending[request.id] = asked
         return asked
@@ -155,7 +188,7 @@ class Rpc:
         """Send a question, or send it again."""
         asked.repeated = asked.sent_at > 0.0
         asked.sent_at = trio.current_time()
-        self._send(asked.request, asked.to)
+        self._ask(asked)
 
     def end(self, asked: Asked) -> None:
         """Take no more answers to it."""
@@ -163,7 +196,7 @@ class Rpc:
 
     def reply(self, request: Request, source: Address, answer: AnyAnswer) -> None:
         """Answer a request that `received` handed out."""
-        self._send(Reply(request.id, self._own_id, answer, self._news()), source)
+        self._reply(Reply(request.id, self._own_id, answer, self._news()), source)
 
     def received(self, datagram: bytes, source: Address) -> Request | Reply | None:
         """Take in a datagram; return a request to be answered, or a reply that was taken in.
@@ -174,7 +207,11 @@ class Rpc:
             self._metrics.drop("too_large")
             return None
         try:
-            message = decode(self._seal.open(datagram, source))
+            payload, binding = self._seal.open(datagram)
+            message = decode(payload)
+        except Unsealed:
+            self._metrics.drop("unauthenticated")
+            return None
         except Malformed:
             self._metrics.drop("undecodable")
             return None
@@ -182,56 +219,78 @@ class Rpc:
             self._metrics.datagram(type(message.answer), "in")
             return message if self._answered(message, source) else None
         self._metrics.datagram(type(message.question), "in")
-        if message.cookie == self._cookie_for(source):
+        if message.cookie == self._cookie_for(source) and (not self._seal.binds or self._is_current(binding)):
             return message
         self._challenge(message, source, len(datagram))
         return None
 
+    def _is_current(self, binding: Binding) -> bool:
+        return binding.boot_id == self._boot_id and abs(self.clock_ms() - binding.clock_ms) <= AGE_MAX_MS
+
     def _challenge(self, request: Request, source: Address, question_bytes: int) -> None:
-        challenge = Reply(request.id, self._own_id, Challenge(self._cookie_for(source)))
-        if len(self._fitter.encode(challenge)) + self._seal.overhead_bytes > question_bytes:
+        challenge = Challenge(self._cookie_for(source), self._boot_id, self.clock_ms())
+        reply = Reply(request.id, self._own_id, challenge)
+        if len(self._fitter.encode(reply)) + self._seal.overhead_bytes > question_bytes:
             self._metrics.drop("too_small")
             return
-        self._send(challenge, source)
+        self._reply(reply, source)
 
     def _answered(self, reply: Reply, source: Address) -> bool:
         asked = self._pending.get(reply.id)
         if asked is None or asked.to != source or asked.expected not in {None, reply.sender}:
             self._metrics.drop("unasked")
             return False
-        if isinstance(reply.answer, Challenge):
-            self._ask_with_cookie(asked, reply.answer.cookie)
+        answer = reply.answer
+        if isinstance(answer, Challenge):
+            self._ask_again(asked, answer)
             return False
+        correspondent = self._correspondent(source)
+        if isinstance(answer, Pong):
+            correspondent.boot_id = answer.info.boot_id
+            correspondent.clock_ahead_ms = answer.clock_ms - self.clock_ms()
         if not asked.repeated:
-            self._measured(source, trio.current_time() - asked.sent_at)
-        asked.answered(reply.answer)
+            round_trip_s = trio.current_time() - asked.sent_at
+            old = correspondent.round_trip_s
+            correspondent.round_trip_s = round_trip_s if old is None else old + SMOOTHING * (round_trip_s - old)
+        asked.answered(answer)
         return True
 
-    def _ask_with_cookie(self, asked: Asked, cookie: bytes) -> None:
-        self._remember(self._cookies, asked.to, cookie)
-        if asked.challenged and asked.request.cookie == cookie:
+    def _ask_again(self, asked: Asked, challenge: Challenge) -> None:
+        """Ask with the cookie, bound to what the challenge says."""
+        known = self._correspondent(asked.to)
+        known.boot_id, known.clock_ahead_ms = challenge.boot_id, challenge.clock_ms - self.clock_ms()
+        known.cookie = challenge.cookie
+        if asked.challenged and asked.request.cookie == challenge.cookie:
             return  # the answer to an earlier copy of the question: the one with the cookie is under way
         asked.challenged = True
-        asked.request = msgspec.structs.replace(asked.request, cookie=cookie)
+        asked.request = msgspec.structs.replace(asked.request, cookie=challenge.cookie)
         asked.sent_at = trio.current_time()
-        self._send(asked.request, asked.to)
+        self._ask(asked)
 
-    def _send(self, message: Request | Reply, to: Address) -> None:
-        kind = type(message.question) if isinstance(message, Request) else type(message.answer)
-        self._metrics.datagram(kind, "out")
-        self._datagrams.send(self._seal.seal(self._fitter.encode(message), to), to)
+    def _ask(self, asked: Asked) -> None:
+        self._metrics.datagram(type(asked.request.question), "out")
+        binding = self.binding(asked.to) if self._seal.binds else UNBOUND
+        self._datagrams.send(self._seal.seal(self._fitter.encode(asked.request), binding), asked.to)
 
-    def _measured(self, address: Address, round_trip_s: float) -> None:
-        old = self._round_trips.get(address, round_trip_s)
-        self._round_trips[address] = old + SMOOTHING * (round_trip_s - old)
-        if len(self._round_trips) > ADDRESSES_REMEMBERED_MAX:
-            self._round_trips.popitem(last=False)
+    def _reply(self, reply: Reply, to: Address) -> None:
+        """Send a reply; it needs no binding, since the id of the question that it repeats was drawn for this once."""
+        self._metrics.datagram(type(reply.answer), "out")
+        self._datagrams.send(self._seal.seal(self._fitter.encode(reply), UNBOUND), to)
 
-    def _remember(self, cookies: "OrderedDict[Address, bytes]", address: Address, cookie: bytes) -> None:
-        cookies[address] = cookie
-        if len(cookies) > ADDRESSES_REMEMBERED_MAX:
-            cookies.popitem(last=False)
+    def _correspondent(self, address: Address) -> _Correspondent:
+        known = self._correspondents.get(address)
+        if known is None:
+            known = self._correspondents[address] = _Correspondent()
+            if len(self._correspondents) > CORRESPONDENTS_MAX:
+                self._correspondents.popitem(last=False)
+        return known
 
     def _cookie_for(self, address: Address) -> bytes:
         """Return what proves that a node receives at this address; valid for the life of this process."""
-        return hashlib.blake2b(pack_address(address), digest_size=8, key=self._secret).digest()
+        known = self._correspondents.get(address)
+        if known is not None and known.expected_cookie:
+            return known.expected_cookie
+        cookie = hashlib.blake2b(pack_address(address), digest_size=8, key=self._secret).digest()
+        if known is not None:
+            known.expected_cookie = cookie
+        return cookie

@@ -12,7 +12,7 @@ section 4, "Membership and DHT", wire.
 import struct
 from typing import Final
 
-from p2pmirror.routing.dht.codec import VERSION
+from p2pmirror.routing.dht.codec import VERSION, Unsealed
 from p2pmirror.routing.dht.messages import Malformed
 from p2pmirror.wire.binding import Binding
 from p2pmirror.wire.keyring import TAG_BYTES, KeyRing
@@ -41,11 +41,13 @@ class KeyedSeal:
         return head + self._ring.tag(_DOMAIN, head, payload) + payload
 
     def open(self, datagram: bytes) -> tuple[bytes, Binding]:
-        """Return the payload and what it is bound to. Raises `Malformed` for what nobody with a key has made."""
+        """Return the payload and what it is bound to. Raises `Malformed`, and `Unsealed` without a right tag."""
+        if datagram[:1] != _PLAIN[:1]:
+            raise Malformed("another version")
         if len(datagram) < _TAGGED_BYTES or not datagram.startswith(_PLAIN):
-            raise Malformed("another version, or not sealed with a key")
+            raise Unsealed("not sealed with a key, or cut short")
         head, payload = datagram[: _HEAD.size], datagram[_TAGGED_BYTES:]
         if not self._ring.verifies(datagram[_HEAD.size : _TAGGED_BYTES], _DOMAIN, head, payload):
-            raise Malformed("sealed with a key that this node does not have, or changed on its way")
+            raise Unsealed("sealed with a key that this node does not have, or changed on its way")
         _, _, boot_id, clock_ms = _HEAD.unpack(head)
         return payload, Binding(boot_id, clock_ms)

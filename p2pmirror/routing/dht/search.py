@@ -11,7 +11,7 @@ from functools import partial
 import trio
 
 from p2pmirror.errors import Unreachable
-from p2pmirror.routing.dht.lookup import PENDING_S, Lookup
+from p2pmirror.routing.dht.lookup import NO_QUORUM, PENDING_S, QUORUM, Lookup
 from p2pmirror.routing.dht.messages import (
     AnyAnswer,
     AnyQuestion,
@@ -25,7 +25,7 @@ from p2pmirror.routing.dht.messages import (
 )
 from p2pmirror.routing.dht.rpc import Asked, Rpc
 from p2pmirror.routing.dht.view import View
-from p2pmirror.routing.protocol import Key
+from p2pmirror.routing.protocol import Key, Step, Trace
 from p2pmirror.wire.address import Address
 from p2pmirror.wire.identity import NodeId
 from p2pmirror.wire.patience import Patience
@@ -38,9 +38,16 @@ OnFound = Callable[[NodeId, Iterable[Found]], None]
 
 @dataclass(slots=True)
 class _Out:
+    """A question to one node; `answered_at` is None while there is no answer. Times are trio's."""
+
+    node_id: NodeId
     asked: Asked
+    asked_at: float
     repeat_at: float
     deadline: float
+    answered_at: float | None = None
+    records: int = 0
+    closer: int = 0
 
 
 class Search:
@@ -55,8 +62,9 @@ class Search:
         *,
         on_found: OnFound = lambda _holder, _found: None,
         on_checking: Callable[[], None] = lambda: None,
+        is_thorough: bool = False,
     ) -> None:
-        """Begin with the table's closest contacts."""
+        """Begin with the table's closest contacts; `is_thorough`: ask all holders, whatever the first of them have."""
         self._view = view
         self._rpc = rpc
         self._question = question
@@ -65,11 +73,12 @@ class Search:
         self._on_checking = on_checking
         contacts = view.table.closest(target, KNOWN_AT_START)
         self._addresses: dict[NodeId, Address] = {contact.id: contact.address for contact in contacts}
-        self.lookup = Lookup(target, view.own_id, self._addresses)
+        self._hops: dict[NodeId, int] = dict.fromkeys(self._addresses, 1)
+        self.lookup = Lookup(target, view.own_id, self._addresses, quorum=NO_QUORUM if is_thorough else QUORUM)
+        self._way: list[_Out] = []
         self._out: dict[NodeId, _Out] = {}
         self._answers: list[tuple[NodeId, AnyAnswer]] = []
         self._arrived = trio.Event()
-        self._target = target
 
     async def run(self) -> None:
         """Ask until the lookup has ended. Raises nothing; cancellation ends it."""
@@ -87,7 +96,25 @@ class Search:
         finally:
             for out in self._out.values():
                 self._rpc.end(out.asked)
-        self._view.table.looked_up(self._target, trio.current_time())
+
+    def address(self, node_id: NodeId) -> Address:
+        """Return where the router of a node is that this lookup knows."""
+        return self._rpc.address if node_id == self._view.own_id else self._addresses[node_id]
+
+    def steps(self, begun: float) -> tuple[Step, ...]:
+        """Return the questions so far, in the order of asking, timed from `begun`."""
+        return tuple(
+            Step(
+                out.node_id,
+                self._addresses[out.node_id],
+                self._hops[out.node_id],
+                out.asked_at - begun,
+                None if out.answered_at is None else out.answered_at - begun,
+                out.records,
+                out.closer,
+            )
+            for out in self._way
+        )
 
     async def _wait(self) -> None:
         now = self._clock.now()
@@ -103,13 +130,18 @@ class Search:
             self.lookup.asked(node_id, 0.0)
             self.lookup.failed(node_id)
             return
-        soft_deadline = self._clock.now() + self._rpc.soft_s(to)
-        self._out[node_id] = _Out(asked, soft_deadline, self._clock.now() + ASK_LIMIT_S)
+        now = self._clock.now()
+        soft_deadline = now + self._rpc.soft_s(to)
+        out = self._out[node_id] = _Out(node_id, asked, trio.current_time(), soft_deadline, now + ASK_LIMIT_S)
+        self._way.append(out)
         self.lookup.asked(node_id, soft_deadline)
         self._rpc.send(asked)
 
     def _answered(self, node_id: NodeId, answer: AnyAnswer) -> None:
         self._answers.append((node_id, answer))
+        out = self._out.get(node_id)
+        if out is not None and out.answered_at is None:
+            out.answered_at = trio.current_time()
         self._arrived.set()
 
     def _take_answers(self, now: float) -> None:
@@ -130,15 +162,18 @@ class Search:
         if found:
             self._on_found(node_id, found)
         new = {NodeId(contact.node_id): contact for contact in closer}
+        out = self._out[node_id]
+        out.records += len(found)
+        out.closer += len(new)
         if not final:
             self._on_checking()
         pending_until = None if final else now + PENDING_S
         for each in self.lookup.answered(node_id, new, found=bool(found), pending_until=pending_until):
             self._addresses[each] = unpack_address(new[each].home)
+            self._hops[each] = self._hops[node_id] + 1
         if final:
             self._rpc.end(self._out.pop(node_id).asked)
         else:
-            out = self._out[node_id]
             out.repeat_at = out.deadline = max(out.deadline, now + PENDING_S)
 
     def _give_up(self, now: float) -> None:
@@ -156,13 +191,23 @@ class Search:
                 self._rpc.send(out.asked)
 
 
-async def find_nodes(view: View, rpc: Rpc, target: bytes) -> list[NodeId]:
-    """Return the nodes closest to `target` that answered, this one among them when it is; each was heard."""
+async def find_nodes(view: View, rpc: Rpc, target: bytes) -> dict[NodeId, Address]:
+    """Return the nodes closest to `target` that answered, nearest first, this one among them when it is."""
     search = Search(view, rpc, target, FindNode(target))
     await search.run()
-    return search.lookup.closest()
+    return {node_id: search.address(node_id) for node_id in search.lookup.closest()}
 
 
 def find_providers(view: View, rpc: Rpc, key: Key, on_found: OnFound, on_checking: Callable[[], None]) -> Search:
     """Return the search for a key's records; a holder that is still checking some calls `on_checking`."""
     return Search(view, rpc, key, FindProviders(key, view.own.zone), on_found=on_found, on_checking=on_checking)
+
+
+async def trace_providers(view: View, rpc: Rpc, key: Key) -> Trace:
+    """Return the way of a lookup of a key's records that goes on until every holder was asked."""
+    search = Search(view, rpc, key, FindProviders(key, view.own.zone), is_thorough=True)
+    begun = trio.current_time()
+    held = len(view.records.find(key, view.own.zone, begun, view.random, but=view.own_id))
+    own = Step(view.own_id, rpc.address, 0, 0.0, 0.0, held, min(KNOWN_AT_START, len(view.table)))
+    await search.run()
+    return Trace(key, trio.current_time() - begun, (own, *search.steps(begun)), tuple(search.lookup.closest()))

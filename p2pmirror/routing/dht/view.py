@@ -1,7 +1,9 @@
 """What this node knows of the cluster: members, routing table and records, kept in agreement.
 
 Laws:
-- the table holds members that are not gone, and the records of whoever is gone are dropped in the same step;
+- the table's contacts are the members that are present, and the records of whoever is gone are dropped in the same
+  step;
+- whom the table has no place for is a member in passing: it may store, ask and be handed out, and nobody is told;
 - only a node that was heard itself becomes a member; introductions by others are addresses to ping;
 - a node id speaks from one address: another address is believed once the known one does not answer.
 """
@@ -11,18 +13,22 @@ from random import Random
 
 import msgspec
 
-from p2pmirror.routing.dht.members import Change, Membership
-from p2pmirror.routing.dht.messages import Contact, News, NodeInfo, Store, pack_address, unpack_address
+from p2pmirror.routing.dht.members import Change, Known, Membership
+from p2pmirror.routing.dht.messages import ALIVE, Contact, News, NodeInfo, Store, pack_address, unpack_address
 from p2pmirror.routing.dht.records import Records
 from p2pmirror.routing.dht.table import Table
 from p2pmirror.wire.address import Address
 from p2pmirror.wire.identity import NodeId
 
-TO_PING_MAX = 1024  # addresses that wait to be pinged: a page of strangers for each member of a large cluster
+SILENT_PASSED_OVER = 4  # contacts near a key that may be silent without an answer getting shorter
 
 
 class View:
-    """Members, table and records of one node; `on_change` is told who joined, came back or is gone."""
+    """Members, table and records of one node.
+
+    `on_change` is told who joined, came back or is gone; `meet` has an address pinged, `on_silent` has a member looked
+    at that did not answer.
+    """
 
     def __init__(self, own: NodeInfo, random: Random) -> None:
         """Know nobody."""
@@ -31,9 +37,8 @@ class View:
         self.records = Records()
         self.random = random
         self.on_change: Callable[[Change], None] = lambda _: None
-        self.on_to_ping: Callable[[], None] = lambda: None
-        self._to_ping: dict[Address, None] = {}
-        self._being_pinged: set[Address] = set()
+        self.meet: Callable[[Address], None] = lambda _: None
+        self.on_silent: Callable[[Known], None] = lambda _: None
 
     @property
     def own(self) -> NodeInfo:
@@ -49,9 +54,8 @@ class View:
         """Note that a node was heard from `source`; a stranger is to be pinged."""
         if self.members.heard(node_id, source, now):
             self._into_table(node_id, source)
-            self._settle()
-        elif node_id != self.own_id and self.members.get(node_id) is None:
-            self.ping_soon(source)
+        elif self.members.get(node_id) is None and self.table.wants(node_id):
+            self.meet(source)
 
     def met(self, info: NodeInfo, source: Address, now: float) -> bool:
         """Take in what a node that answered says of itself; return whether it is a member now."""
@@ -60,24 +64,29 @@ class View:
         known = self.members.get(node_id)
         if known is not None and known.router != source and self.members.is_fresh(node_id, now):
             self.members.doubt(node_id)
-            self.ping_soon(known.router)
-            self.ping_soon(source)
+            self.meet(known.router)
+            self.meet(source)
             return False
         if not self.members.met(info, now):
             return False
         self._into_table(node_id, source)
-        self._settle()
         return True
 
     def told(self, news: Iterable[News], now: float) -> None:
         """Take in news that rode on a datagram."""
         for info in self.members.apply(news, now):
-            self.ping_soon(unpack_address(info.router))
+            if self.table.wants(NodeId(info.node_id)):
+                self.meet(unpack_address(info.router))
         self._settle()
 
     def silent(self, node_id: NodeId) -> None:
-        """Note that a question to it had no answer."""
-        self.table.failed(node_id)
+        """Note that a question to it had no answer: a contact is looked at, and nobody else's records are kept long."""
+        known = self.members.get(node_id)
+        if known is not None and known.is_present:
+            self.table.failed(node_id)
+            self.on_silent(known)
+        else:
+            self.records.failed(node_id)
 
     def suspect(self, node_id: NodeId, now: float) -> None:
         """Note that nobody reached it."""
@@ -117,29 +126,17 @@ class View:
         found.sort(key=lambda contact: contact.long_id ^ wanted)
         return [NodeId(contact.id) for contact in found[:count]]
 
+    def page_after(self, node_id: bytes, count: int) -> tuple[list[NodeInfo], bool]:
+        """Return the contacts that are alive with ids after this one, in order, and whether none follow."""
+        page = self.table.page_after(node_id, count + 1)
+        known = (self.members.get(contact.id) for contact in page[:count])
+        return [each.info for each in known if each is not None and each.state == ALIVE], len(page) <= count
+
     def contacts(self, target: bytes, count: int, *, but: NodeId) -> tuple[Contact, ...]:
         """Return the contacts closest to `target`, as they are handed out to the node `but`."""
-        found = self.table.closest(target, count + 1)
-        return tuple(Contact(c.id, pack_address(c.address)) for c in found if c.id != but)[:count]
-
-    def ping_soon(self, address: Address) -> None:
-        """Have an address pinged, once; what is too much is forgotten, and comes again when it matters.
-
-        An address that is being pinged is not pinged again: news of a newcomer comes with every datagram.
-        """
-        if len(self._to_ping) + len(self._being_pinged) < TO_PING_MAX and address not in self._being_pinged:
-            self._to_ping[address] = None
-            self.on_to_ping()
-
-    def take_to_ping(self) -> list[Address]:
-        """Hand out, once, what is to be pinged; each is then to be reported as `pinged`."""
-        waiting, self._to_ping = self._to_ping, {}
-        self._being_pinged.update(waiting)
-        return list(waiting)
-
-    def pinged(self, address: Address) -> None:
-        """Note that the ping of an address that was handed out has ended."""
-        self._being_pinged.discard(address)
+        found = self.table.closest(target, count + 1 + SILENT_PASSED_OVER)
+        sound = [contact for contact in found if not contact.failures and contact.id != but]
+        return tuple(Contact(contact.id, pack_address(contact.address)) for contact in sound[:count])
 
     def _keep(self, node_id: NodeId, router: Address, store: Store, now: float) -> int:
         addresses = router, unpack_address(store.registry)
@@ -147,9 +144,17 @@ class View:
         return self.records.store(node_id, store.boot_id, addresses, store.zone, entries, ttl_s=ttl_s, now=now)
 
     def _into_table(self, node_id: NodeId, source: Address) -> None:
-        head = self.table.heard(node_id, source)
-        if head is not None:
-            self.ping_soon(head.address)
+        """Take a member that was heard into the table, if there is a place, and let others react to what changed."""
+        if self.table.heard(node_id, source) is None:
+            self._settle()  # who began anew leaves the table before he enters it again
+            if self.table.wants(node_id):
+                displaced = self.table.add(node_id, source)
+                self.members.admitted(node_id)
+                if displaced is not None:
+                    self.members.displaced(displaced)
+            else:
+                self.table.turn_away(node_id)
+        self._settle()
 
     def _settle(self) -> None:
         for change in self.members.changes():
