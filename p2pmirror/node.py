@@ -8,11 +8,11 @@ Laws:
 """
 
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from random import Random
 from typing import Final
 
@@ -20,8 +20,11 @@ import trio
 from prometheus_client import CollectorRegistry
 
 from p2pmirror.config import BadSetting, Config
+from p2pmirror.config.metrics import KeyMetrics
 from p2pmirror.config.model import ContainerdStore, LayoutStore
-from p2pmirror.errors import MirrorError, NotHere, Unreachable
+from p2pmirror.config.nodeid import load_node_id
+from p2pmirror.config.trust import Trust, load_trust
+from p2pmirror.errors import Unreachable
 from p2pmirror.front.metrics import FrontMetrics
 from p2pmirror.front.routes import Front, FrontOptions
 from p2pmirror.peers.client import HttpPeers
@@ -43,15 +46,14 @@ from p2pmirror.version import VERSION
 from p2pmirror.web.facts import Facts, Identity
 from p2pmirror.web.routes import Web
 from p2pmirror.wire.address import Address
+from p2pmirror.wire.binding import BOOT_ID_BYTES, Binding
 from p2pmirror.wire.http import Handler
 from p2pmirror.wire.http_client import ClientOptions, HttpClient
 from p2pmirror.wire.http_server import HttpServer, ServerOptions
-from p2pmirror.wire.identity import NODE_ID_BYTES, NodeId
+from p2pmirror.wire.identity import NodeId
 from p2pmirror.wire.network import Listener, Network
 from p2pmirror.wire.pacing import Pace
 
-NODE_ID_FILE: Final = "node-id"
-BOOT_ID_BYTES: Final = 8  # tells one start of a node from another
 RESTART_S: Final = 1.0  # after a bug: short beside a pull, long beside a busy loop
 LEAVE_S: Final = 1.5  # for the goodbye, which waits 1 s by itself
 SOMEWHERE: Final = Address("192.0.2.1", 9)  # RFC 5737's documentation net: asking for the route to it sends nothing
@@ -59,15 +61,25 @@ SOMEWHERE: Final = Address("192.0.2.1", 9)  # RFC 5737's documentation net: aski
 _log = logging.getLogger(__name__)
 
 
+def monotonic_ms() -> int:
+    """Return trio's clock in milliseconds."""
+    return int(trio.current_time() * 1000)
+
+
 @dataclass(frozen=True, slots=True)
 class Seams:
-    """What of the world a node touches; a simulation brings its own."""
+    """What of the world a node touches; a simulation brings its own.
+
+    `clock_ms` is the monotonic clock that others are told, `wall_s` the time of day (seconds since 1970) in answers.
+    """
 
     network: Network
     files: Files
     random: Random
     hashing: Hashing
     registry: CollectorRegistry
+    clock_ms: Callable[[], int] = monotonic_ms
+    wall_s: Callable[[], float] = time.time
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +100,7 @@ class Node:
         self._config = config
         self._seams = seams
         self._stopping = False
+        self._boot_id = seams.random.randbytes(BOOT_ID_BYTES)
         self._store = _store(config, seams.files)
         setting = config.bootstrap
         self._bootstrap = setting.on(seams.network, seams.files, seams.random) if setting is not None else None
@@ -95,8 +108,8 @@ class Node:
     async def run(self, stop: trio.Event, *, task_status: trio.TaskStatus[Running] = trio.TASK_STATUS_IGNORED) -> None:
         """Run until `stop` is set and everything has ended in order; `started` once the ports answer.
 
-        Raises `BadSetting` when an address cannot be listened on or the data directory cannot be used. Cancellation
-        ends everything at once.
+        Raises `BadSetting` when an address cannot be listened on, or the data directory or the key file cannot be used.
+        Cancellation ends everything at once.
         """
         try:
             async with AsyncExitStack() as closing:
@@ -106,13 +119,14 @@ class Node:
 
     async def _run(self, stop: trio.Event, closing: AsyncExitStack, task_status: trio.TaskStatus[Running]) -> None:
         config, seams = self._config, self._seams
+        trust = await load_trust(config, seams.files)
         node_id = await load_node_id(config.data_dir, seams.files, seams.random)
         # Asking for names may take seconds; until then the ports refuse, upon which containerd goes elsewhere at once.
         host = await self._advertised_host()
         registry = await _bound(closing, "registry_addr", config.registry_addr, seams.network.listen)
         page = await _bound(closing, "observability_addr", config.observability_addr, seams.network.listen)
         async with trio.open_nursery() as nursery:
-            router = self._router(node_id, Address(host, registry.address.port))
+            router = self._router(node_id, Address(host, registry.address.port), trust)
             await nursery.start(self._kept_up, "router", partial(self._route, router))
             assert router.address is not None, "the router has started, so it has a port"
             running = Running(
@@ -121,13 +135,14 @@ class Node:
                 router_address=Address(host, router.address.port),
                 observability_address=page.address,
             )
-            rooms = self._build(running, router)
+            rooms = self._build(running, router, trust)
             closing.push_async_callback(rooms.client.aclose)
             await nursery.start(rooms.web.run, page)
             await nursery.start(self._kept_up, "store", self._store.run)
             advertising = trio.CancelScope()
             await nursery.start(self._advertise, router, advertising)
             await nursery.start(rooms.front.run, registry)
+            await nursery.start(self._kept_up, "key file", partial(trust.run, KeyMetrics(seams.registry)))
             task_status.started(running)
             await stop.wait()
             await self._stop(rooms, advertising)
@@ -142,17 +157,28 @@ class Node:
             reasons.append("the store has not been walked yet")
         return reasons
 
-    def _router(self, node_id: NodeId, registry_address: Address) -> DhtRouter:
+    def _binding(self) -> Binding:
+        """Return what ties a request to this life of this node, now."""
+        return Binding(self._boot_id, self._seams.clock_ms())
+
+    def _router(self, node_id: NodeId, registry_address: Address, trust: Trust) -> DhtRouter:
         config, seams = self._config, self._seams
         options = DhtOptions(
             node_id=node_id,
-            boot_id=seams.random.randbytes(BOOT_ID_BYTES),
+            boot_id=self._boot_id,
             listen=config.router_addr,
             registry=registry_address,
             zone=config.zone,
             bootstrap=self._bootstrap,
         )
-        return DhtRouter(options, seams.network, random=seams.random, metrics=RoutingMetrics(seams.registry))
+        return DhtRouter(
+            options,
+            seams.network,
+            random=seams.random,
+            metrics=RoutingMetrics(seams.registry),
+            seal=trust.seal(),
+            clock_ms=seams.clock_ms,
+        )
 
     async def _route(self, router: DhtRouter, *, task_status: trio.TaskStatus[None]) -> None:
         try:
@@ -160,11 +186,12 @@ class Node:
         except OSError as error:
             raise _cannot_listen("router_addr", self._config.router_addr, error) from None
 
-    def _build(self, running: Running, router: DhtRouter) -> "_Rooms":
+    def _build(self, running: Running, router: DhtRouter, trust: Trust) -> "_Rooms":
         config, seams = self._config, self._seams
+        front_metrics = FrontMetrics(seams.registry)
         client = HttpClient(seams.network, ClientOptions())
         race = RaceOptions(config.mirror_resolve_timeout_s, config.mirror_resolve_retries, config.zone)
-        peers = HttpPeers(client, running.node_id, PeersMetrics(seams.registry))
+        peers = HttpPeers(client, running.node_id, PeersMetrics(seams.registry), signer=trust.signer(router.binding))
         resolver = MirrorResolver(
             self._store,
             Sources(router, peers, Scores(seams.random), race),
@@ -182,8 +209,9 @@ class Node:
                 fallback=config.fallback,
             ),
             node_id=running.node_id,
-            metrics=FrontMetrics(seams.registry),
+            metrics=front_metrics,
             pace=Pace(config.upload_rate_max) if config.upload_rate_max else None,
+            admission=trust.admission(self._binding, seams.network, front_metrics),
         )
         identity = Identity(running.node_id, VERSION, running.registry_address, running.router_address, config.zone)
         web = Web(
@@ -200,7 +228,10 @@ class Node:
             ),
             default_registry=config.default_registry,
         )
-        return _Rooms(router, client, _server(front.handle), _server(web.handle))
+        return _Rooms(router, client, self._server(front.handle), self._server(web.handle))
+
+    def _server(self, handler: Handler) -> HttpServer:
+        return HttpServer(handler, ServerOptions(), wall_s=self._seams.wall_s)
 
     async def _advertise(
         self, router: DhtRouter, scope: trio.CancelScope, *, task_status: trio.TaskStatus[None]
@@ -284,10 +315,6 @@ def _sole(group: ExceptionGroup[Exception]) -> Exception:
     return error
 
 
-def _server(handler: Handler) -> HttpServer:
-    return HttpServer(handler, ServerOptions())
-
-
 async def _bound(
     closing: AsyncExitStack, key: str, address: Address, listen: Callable[[Address], Awaitable[Listener]]
 ) -> Listener:
@@ -311,38 +338,3 @@ def _store(config: Config, files: Files) -> Store:
             return OciLayoutStore(directory, files)
         case None:
             return MemoryStore()
-
-
-async def load_node_id(data_dir: Path | None, files: Files, random: Random) -> NodeId:
-    """Return the id kept in `data_dir`, drawn and kept there at the first start; a new one without a directory.
-
-    Raises `BadSetting` when the directory cannot be used, or the file in it is no id.
-    """
-    fresh = NodeId(random.randbytes(NODE_ID_BYTES))
-    if data_dir is None:
-        return fresh
-    path = data_dir / NODE_ID_FILE
-    try:
-        kept = await files.read_whole(path, NODE_ID_BYTES)
-    except NotHere:
-        await _keep(path, fresh, files)
-        return fresh
-    except Unreachable as error:
-        raise BadSetting(
-            "data_dir", str(data_dir), f"a directory with a {NODE_ID_FILE} of {NODE_ID_BYTES} bytes ({error})"
-        ) from None
-    if len(kept) != NODE_ID_BYTES:
-        raise BadSetting(
-            "data_dir", str(data_dir), f"a directory whose {NODE_ID_FILE} has {NODE_ID_BYTES} bytes, not {len(kept)}"
-        )
-    return NodeId(kept)
-
-
-async def _keep(path: Path, node_id: NodeId, files: Files) -> None:
-    try:
-        await files.make_directory(path.parent)
-        async with await files.create(path.with_name(f".{path.name}.new")) as writer:
-            await writer.append(node_id)
-            await writer.commit(path)
-    except MirrorError as error:
-        raise BadSetting("data_dir", str(path.parent), f"a directory that can be written to ({error})") from None

@@ -123,7 +123,6 @@ def _say_where(running: Running, config: Config) -> None:
         zone=config.zone,
         bootstrap=str(config.bootstrap) if config.bootstrap is not None else "none: a cluster of one",
     )
-    _log.warning("no cluster key is set: every client and every agent that reaches the ports is served")
 
 
 def _say(name: str, **fields: object) -> None:

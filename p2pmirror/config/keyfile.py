@@ -68,31 +68,31 @@ async def read_keys(files: Files, path: Path) -> Keys:
 class KeyFile:
     """Keeps `ring` equal to a file; made by `load`."""
 
-    def __init__(self, files: Files, path: Path, keys: Keys, metrics: KeyMetrics) -> None:
+    def __init__(self, files: Files, path: Path, keys: Keys) -> None:
         """Begin with the `keys` that were read from `path`."""
         self.ring = KeyRing(keys)
         self._files = files
         self._path = path
-        self._metrics = metrics
         self._counted: Keys | str = keys
         self._seen: Keys | str = keys
-        self._say(keys)
 
     @classmethod
-    async def load(cls, files: Files, path: Path, metrics: KeyMetrics) -> Self:
+    async def load(cls, files: Files, path: Path) -> Self:
         """Read the file for the first time. Raises `BadSetting`."""
         try:
             keys = await read_keys(files, path)
         except BadKeyFile as error:
             raise BadSetting("peer_key_file", str(path), f"{EXPECTED} ({error})") from None
-        return cls(files, path, keys, metrics)
+        return cls(files, path, keys)
 
-    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+    async def run(self, metrics: KeyMetrics, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Look at the file every `LOOK_S` until cancelled; never raises for what is in it."""
+        self._say(metrics)
         task_status.started()
         while True:
             await trio.sleep(LOOK_S)
-            self._take(await self._look())
+            if self._has_changed(await self._look()):
+                self._say(metrics)
 
     async def _look(self) -> Keys | str:
         """Return the keys in the file now, or what is wrong with it."""
@@ -101,20 +101,22 @@ class KeyFile:
         except BadKeyFile as error:
             return str(error)
 
-    def _take(self, found: Keys | str) -> None:
-        """Act on what was found when it is new and was found before."""
+    def _has_changed(self, found: Keys | str) -> bool:
+        """Take in what was found, when it is new and was found before; return whether it was."""
         settled, self._seen = found == self._seen, found
         if not settled or found == self._counted:
-            return
+            return False
         self._counted = found
+        if not isinstance(found, str):
+            self.ring.replace(found)
+        return True
+
+    def _say(self, metrics: KeyMetrics) -> None:
+        found, fingerprints = self._counted, self.ring.fingerprints
         if isinstance(found, str):
-            self._metrics.refused()
-            fields = {"file": self._path, "reason": found, "expected": EXPECTED, "kept": self.ring.fingerprints}
+            metrics.refused()
+            fields = {"file": self._path, "reason": found, "expected": EXPECTED, "kept": fingerprints}
             logs.event(_log, logging.WARNING, "keys.refused", fields)
         else:
-            self.ring.replace(found)
-            self._say(found)
-
-    def _say(self, keys: Keys) -> None:
-        self._metrics.accepted(len(keys))
-        logs.event(_log, logging.INFO, "keys.accepted", {"file": self._path, "fingerprints": self.ring.fingerprints})
+            metrics.accepted(len(found))
+            logs.event(_log, logging.INFO, "keys.accepted", {"file": self._path, "fingerprints": fingerprints})

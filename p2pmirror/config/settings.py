@@ -118,11 +118,11 @@ def _networks(texts: list[str]) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6N
 def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
     """Read `10.0.0.0/8`, `fd00::/8` or one address; IPv4 mapped into IPv6 is IPv4, as it is with clients."""
     try:
-        if "%" in text:
-            raise ValueError("a scope, such as %eth0, means every network of that name: leave it out")  # noqa: TRY301
         network = ipaddress.ip_network(text)
     except ValueError as error:
         raise ValueError(f"networks such as 10.0.0.0/8 or fd00::/8 ({error})") from None
+    if "%" in text:
+        raise ValueError("networks such as fe80::/10, without a scope such as %eth0: whatever the interface")
     mapped = network.network_address.ipv4_mapped if isinstance(network, ipaddress.IPv6Network) else None
     if mapped is None or network.prefixlen < MAPPED_PREFIX_BITS:
         return network

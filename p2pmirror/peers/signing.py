@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from p2pmirror.errors import Unreachable
-from p2pmirror.wire.binding import Binding
+from p2pmirror.wire.binding import UNBOUND, Binding
 from p2pmirror.wire.identity import NodeId
 from p2pmirror.wire.keyring import KeyRing
 from p2pmirror.wire.peer_auth import AUTH_HEADER, Asked, prove
@@ -27,9 +27,9 @@ class Unsigned:
 
 
 class Signed:
-    """A cluster with a key: `binding_of` says what a node's boot id and clock are now, None when it is not known."""
+    """A cluster with a key: `binding_of` says what a node's boot id and clock are now, or `UNBOUND`."""
 
-    def __init__(self, ring: KeyRing, binding_of: Callable[[NodeId], Binding | None]) -> None:
+    def __init__(self, ring: KeyRing, binding_of: Callable[[NodeId], Binding]) -> None:
         """Sign with the first key of `ring`."""
         self._ring = ring
         self._binding_of = binding_of
@@ -37,6 +37,6 @@ class Signed:
     def fields(self, node_id: NodeId, asked: Asked) -> dict[str, str]:
         """Return the proof. Raises `Unreachable` for a node that never answered a ping: it would refuse us."""
         binding = self._binding_of(node_id)
-        if binding is None:
+        if binding == UNBOUND:
             raise Unreachable(f"peer {node_id.hex()[:8]} has not told its boot id and clock yet")
         return {AUTH_HEADER: prove(self._ring, asked, binding)}

@@ -106,7 +106,7 @@ async def test_a_start_without_a_usable_file_is_refused(tmp_path: Path, what: st
                 path.unlink()
                 path = Path("/proc/self/mem/key")  # root may read anything, but not below a file
     with trio.fail_after(5), pytest.raises(BadSetting) as caught:
-        await KeyFile.load(HostFiles(), path, KeyMetrics(CollectorRegistry()))
+        await KeyFile.load(HostFiles(), path)
     message = str(caught.value)
     assert message.startswith(f"peer_key_file = '{path}': allowed: a file of one or two lines")
     assert "\n" not in message
@@ -123,8 +123,8 @@ class Watched:
         self._caplog.set_level(logging.INFO, "p2pmirror.config")
 
     async def start(self, nursery: trio.Nursery) -> None:
-        self.file = await KeyFile.load(self.files, self.path, KeyMetrics(self.registry))
-        await nursery.start(self.file.run)
+        self.file = await KeyFile.load(self.files, self.path)
+        await nursery.start(self.file.run, KeyMetrics(self.registry))
 
     @property
     def ring(self) -> str:

@@ -15,7 +15,7 @@ from p2pmirror.peers.metrics import PeersMetrics
 from p2pmirror.peers.protocol import Question
 from p2pmirror.peers.signing import Signed, Signer
 from p2pmirror.wire.address import Address
-from p2pmirror.wire.binding import Binding
+from p2pmirror.wire.binding import UNBOUND, Binding
 from p2pmirror.wire.http import Request, Response
 from p2pmirror.wire.http_client import ClientOptions, HttpClient
 from p2pmirror.wire.http_server import HttpServer, ServerOptions
@@ -121,7 +121,7 @@ async def test_a_node_that_never_answered_a_ping_is_not_asked() -> None:
     """Without its binding it could only refuse: the question ends as unreachable, and nothing is sent."""
     peer = Peer()
     with pytest.raises(Unreachable):
-        await peer.ask(Question("/v2/a/blobs/sha256:0", "docker.io"), Signed(RING, lambda _: None))
+        await peer.ask(Question("/v2/a/blobs/sha256:0", "docker.io"), Signed(RING, lambda _: UNBOUND))
     assert (peer.requests, peer.failures("unreachable")) == ([], 1.0)
 
 
