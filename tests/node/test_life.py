@@ -96,16 +96,24 @@ async def test_what_peers_are_told_to_dial(autojump_clock: MockClock) -> None:
         assert addresses == ["10.0.0.7:29999", "10.0.0.2:5000", "10.0.0.3:29999"]
 
 
+class Nameless:
+    """A host whose name server is not there."""
+
+    def __init__(self, network) -> None:
+        self._network = network
+
+    def __getattr__(self, name: str):
+        return getattr(self._network, name)
+
+    async def resolve(self, host: str, port: int) -> list[Address]:
+        await trio.sleep_forever()
+        raise AssertionError
+
+
 async def test_a_name_server_that_is_silent_does_not_stop_a_start(autojump_clock: MockClock) -> None:
     """While names are looked up the ports refuse, so that containerd goes elsewhere at once; then the node runs."""
     async with cluster() as nodes:
-        network = nodes.world.host("10.0.0.1")
-
-        async def silent(host: str, port: int) -> list[Address]:
-            await trio.sleep_forever()
-            raise AssertionError
-
-        network.resolve = silent  # type: ignore[method-assign]  # a name server that is not there
+        network = Nameless(nodes.world.host("10.0.0.1"))
         member = nodes.make("10.0.0.1", network=network, bootstrap="dns:p2pmirror.kube-system")
         await LayoutWriter(LAYOUT, member.files).prepare()
         async with trio.open_nursery() as nursery:
@@ -202,8 +210,8 @@ class BuggyNode(Node):
 
     bugs: frozenset[str] = frozenset()
 
-    def _router(self, node_id, registry_address):
-        router = super()._router(node_id, registry_address)
+    def _router(self, node_id, registry_address, trust):
+        router = super()._router(node_id, registry_address, trust)
         advertise, search = router.advertise, router._view.tick
 
         def buggy_advertise(offers):
@@ -373,8 +381,8 @@ def system_tasks() -> list[trio.lowlevel.Task]:
 
 
 def assert_nothing_is_bound(network) -> None:
-    assert not network.ports._listeners
-    assert not network.ports._datagrams
+    assert not network.listeners._bound
+    assert not network.datagrams._bound
 
 
 # --- logs ---
