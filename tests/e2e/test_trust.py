@@ -22,6 +22,7 @@ pytestmark = pytest.mark.lab
 KIB = 1024
 KNOWN_S = 2.0
 APART_S = 15.0  # in which agents that hear one another would have met several times
+SECOND_ADDRESS = "10.97.0.201"  # of a host that has one already
 OLD, NEW, OTHER = (f"{name}-key-0123456789abcdef" for name in ("old", "new", "other"))
 
 
@@ -129,7 +130,8 @@ def test_the_registry_port_is_for_members_and_this_node(parted: Lab) -> None:
         for headers in ({}, {PEER_HEADER: "ab" * 20}, {PEER_HEADER: impostor}):
             reply = other.host.request(REGISTRY_PORT, target, headers=headers, address=one.host.address)
             assert (reply.status, b'"DENIED"' in reply.body) == (403, True)
-    for address in ("127.0.0.1", one.host.address):
+    one.host.run(["ip", "address", "add", f"{SECOND_ADDRESS}/24", "dev", "eth0"])  # dialled from the first one
+    for address in ("127.0.0.1", one.host.address, SECOND_ADDRESS):
         assert one.host.request(REGISTRY_PORT, blob, address=address).status == 200
     assert one.agent.metric("front_denied_total", reason="client") >= 3
     assert one.agent.metric("front_denied_total", reason="unsigned") >= 6

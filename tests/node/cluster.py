@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 
 from p2pmirror.config import load
 from p2pmirror.errors import Unreachable
-from p2pmirror.node import Node, Running, Seams
+from p2pmirror.node import Node, Running, Seams, monotonic_ms
 from p2pmirror.oci import Digest, TagName
 from p2pmirror.resolve.hashing import hashing_inline
 from p2pmirror.store.memoryfiles import MemoryFiles
@@ -102,6 +102,7 @@ class Cluster:
         files: CountingFiles | None = None,
         kind: type[Node] = Node,
         network: Any = None,
+        clock_ms: Callable[[], int] = monotonic_ms,
         **settings: str,
     ) -> Member:
         """Build a node that does not run yet; `settings` as flags, in place of the harness's own."""
@@ -116,7 +117,8 @@ class Cluster:
             **settings,
         }
         config = load({}, {key: text for key, text in texts.items() if text is not None})
-        seams = Seams(network, files, Random(f"{self.seed}/{number}"), hashing_inline, CollectorRegistry())
+        random = Random(f"{self.seed}/{number}")
+        seams = Seams(network, files, random, hashing_inline, CollectorRegistry(), clock_ms=clock_ms)
         member = Member(host, network, files, kind(config, seams), trio.Event())
         self.members.append(member)
         return member

@@ -113,6 +113,45 @@ async def test_clients_from_elsewhere_are_named_or_refused(setting: dict, autoju
         assert await local_status(closed, f"{BLOB}?ns=registry.example") == 200
 
 
+class Clock:
+    """A monotonic clock that is `ahead_s` of the others and runs at its own rate."""
+
+    def __init__(self, ahead_s: float, rate: float = 1.0) -> None:
+        self.ahead_s = ahead_s
+        self.rate = rate
+
+    def __call__(self) -> int:
+        return int((trio.current_time() * self.rate + self.ahead_s) * 1000)
+
+
+async def test_clocks_need_not_agree(autojump_clock: MockClock) -> None:
+    """Nodes that were started hours apart, one whose clock runs a hundredth faster, serve one another all the same."""
+    async with cluster() as nodes:
+        for number, clock in enumerate((Clock(0.0), Clock(3600.0), Clock(1e6, rate=1.01))):
+            await add(nodes, OLD, clock_ms=clock, image=None if number else IMAGE)
+        await nodes.ready()
+        for _ in range(3):
+            for member in nodes.members:
+                await nodes.pulls(member, IMAGE)
+            await trio.sleep(600)
+        for member in nodes.members:
+            assert b'denied_total{reason="stale"} 0.0' in (await nodes.page(member, "/metrics")).body
+
+
+@pytest.mark.parametrize("jump_s", [-300.0, 300.0])
+async def test_a_clock_that_stood_still_is_asked_again(jump_s: float, autojump_clock: MockClock) -> None:
+    """A machine that was suspended is behind what the others think that its clock says: seconds later all is well."""
+    async with cluster() as nodes:
+        clock = Clock(1000.0)
+        await add(nodes, OLD, clock_ms=clock, image=IMAGE)
+        await add(nodes, OLD)
+        await nodes.ready()
+        clock.ahead_s += jump_s
+        await trio.sleep(5)
+        for member in nodes.members:
+            await nodes.pulls(member, IMAGE)
+
+
 STEPS = ((OLD, NEW), (NEW, OLD), (NEW,))
 
 
