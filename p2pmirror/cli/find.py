@@ -13,21 +13,24 @@ from p2pmirror.oci import Digest, Invalid, Reference
 _EXAMPLE: Final = """\b
 Example:
   p2pmirror find docker.io/library/nginx:1.27
+  p2pmirror find docker.io/library/nginx:1.27 --trace
   p2pmirror find sha256:0d17b565c37bcbd895e9d92315a05c1c3c9a29f762b011a10c54a66cd53c9b31 --json
 """
 
 
 @click.command(epilog=_EXAMPLE)
 @click.argument("what", metavar="REF|DIGEST")
+@click.option("--trace", is_flag=True, help="Look it up once more, and show the way: who was asked, who answered what.")
 @agent_option
 @json_option
-def command(what: str, agent: str, *, as_json: bool) -> None:
+def command(what: str, agent: str, *, trace: bool, as_json: bool) -> None:
     """Ask an agent who has an image or a blob, and how long the answer took.
 
     REF is an image by tag (latest when it has none) or by digest. Exit code 1: nobody has it.
     """
-    answer = ask(agent, "/api/v1/find", question(what))
-    click.echo(json.dumps(answer) if as_json else "\n".join(describe(answer)))
+    answer = ask(agent, "/api/v1/find", {**question(what), **({"trace": "1"} if trace else {})})
+    way = ["", *describe_way(answer.get("trace"))] if trace else []
+    click.echo(json.dumps(answer) if as_json else "\n".join(describe(answer) + way))
     if not answer["providers"] and not answer["held"]:
         sys.exit(1)
 
@@ -58,6 +61,33 @@ def describe(answer: dict[str, Any]) -> list[str]:
     claims = any(each.get("claim") for each in providers)
     head = ("NODE", "ADDRESS", "ZONE", "HAS", *(("TAG STANDS FOR",) if claims else ()))
     return lines + table(head, [_row(each, claims=claims) for each in providers])
+
+
+def describe_way(trace: dict[str, Any] | None) -> list[str]:
+    """Return the lines that people read of a look-up's way; None is one that did not end in time."""
+    if trace is None:
+        return ["the agent did not tell a way: the look-up took too long, or the agent is an older one"]
+    steps, holders = trace["steps"], trace["holders"]
+    others = [step for step in steps if step["hop"] > 0]
+    answered = sum(step["answered_s"] is not None for step in others)
+    said = (
+        f"the way of a look-up that asks every holder: {counted(len(others), 'other node')} asked, "
+        f"{answered} answered, {counted(len(holders), 'holder')}, {duration(trace['seconds'])}"
+    )
+    if not steps:
+        return [said]
+    head = ("HOP", "NODE", "ADDRESS", "ASKED AT", "ROUND TRIP", "ANSWER")
+    return [said, *table(head, [_step(step, frozenset(holders)) for step in steps])]
+
+
+def _step(step: dict[str, Any], holders: frozenset[str]) -> tuple[object, ...]:
+    row = (step["hop"], step["node_id"][:12], step["address"], duration(step["asked_s"]))
+    if step["answered_s"] is None:
+        return (*row, "-", "silent")
+    holder = "; a holder" if step["node_id"] in holders else ""
+    answer = f"{counted(step['records'], 'record')}, {counted(step['closer'], 'closer node')}{holder}"
+    took = duration(step["answered_s"] - step["asked_s"]) if step["hop"] else "this node"
+    return (*row, took, answer)
 
 
 def _who(others: int, *, held: bool) -> str:

@@ -1,6 +1,7 @@
 """`p2pmirror status`: what an agent holds, whom it knows and what it is doing."""
 
 import json
+from collections import Counter
 from typing import Any, Final
 
 import click
@@ -8,27 +9,33 @@ import click
 from p2pmirror.cli.asking import agent_option, ask, json_option, plain
 from p2pmirror.cli.text import counted, duration, share, short_digest, size, table
 
+MEMBERS_LISTED_MAX: Final = 50  # a list that is still looked through, in a terminal with some scrolling
+MEMBERS_SHOWN: Final = 20  # of more members than that: a screen, below the summary
+ZONES_SHOWN: Final = 20  # a zone is what a node says; a cluster has a handful
+_STATES: Final = ("alive", "suspect", "gone")
 _EXAMPLE: Final = """\b
 Example:
   p2pmirror status
+  p2pmirror status --all
   p2pmirror status --agent http://10.0.0.7:9090 --json
 """
 
 
 @click.command(epilog=_EXAMPLE)
+@click.option("--all", "every", is_flag=True, help=f"List all members, not only the first {MEMBERS_SHOWN} of many.")
 @agent_option
 @json_option
-def command(agent: str, *, as_json: bool) -> None:
+def command(agent: str, *, every: bool, as_json: bool) -> None:
     """Show what an agent holds, knows and does.
 
     An agent that is not ready yet says why; that is an answer, so the exit code is 0.
     """
     answer = ask(agent, "/api/v1/status")
-    click.echo(json.dumps(answer) if as_json else "\n".join(describe(answer)))
+    click.echo(json.dumps(answer) if as_json else "\n".join(describe(answer, every=every)))
 
 
-def describe(status: dict[str, Any]) -> list[str]:
-    """Return the lines that people read."""
+def describe(status: dict[str, Any], *, every: bool = False) -> list[str]:
+    """Return the lines that people read; with `every` all members, however many."""
     held = status["held"]
     lines = [
         f"node       {plain(status['node_id'])}, p2pmirror {plain(status['version'])}",
@@ -38,7 +45,10 @@ def describe(status: dict[str, Any]) -> list[str]:
     if cache := status.get("cache"):
         lines.append(f"cache      {_cache(cache)}")
     lines.append(f"hit ratio  {_hit_ratio(status.get('hit_ratio'))}")
-    return lines + _members(status["members"], status["node_id"]) + _transfers(status["transfers"], status["members"])
+    if (records := status.get("records")) is not None:
+        lines.append(f"records    {counted(records, 'record')} of who has what, kept here for all nodes")
+    members = status["members"]
+    return lines + _members(members, status["node_id"], every=every) + _transfers(status["transfers"], members)
 
 
 def _held(held: dict[str, Any]) -> str:
@@ -61,7 +71,8 @@ def _cache(cache: dict[str, Any]) -> str:
     return f"{size(cache['bytes'])} of {size(cache['max_bytes'])}, {size(cache['free_bytes'])} free on the disk"
 
 
-def _members(members: list[dict[str, Any]], own: str) -> list[str]:
+def _members(members: list[dict[str, Any]], own: str, *, every: bool) -> list[str]:
+    listed = members if every or len(members) <= MEMBERS_LISTED_MAX else members[:MEMBERS_SHOWN]
     rows = [
         (
             each["node_id"][:12],
@@ -70,9 +81,29 @@ def _members(members: list[dict[str, Any]], own: str) -> list[str]:
             each["state"],
             "this node" if each["node_id"] == own else f"{duration(each['last_seen_s'])} ago",
         )
-        for each in members
+        for each in listed
     ]
-    return ["", counted(len(rows), "member"), *table(("NODE", "ADDRESS", "ZONE", "STATE", "LAST SEEN"), rows)]
+    lines = ["", f"{counted(len(members), 'member')}: {_states(members)}"]
+    if len(listed) < len(members):
+        lines += [*_zones(members), "", f"the first {len(listed)} of {len(members)}; --all lists every one"]
+    return [*lines, *table(("NODE", "ADDRESS", "ZONE", "STATE", "LAST SEEN"), rows)]
+
+
+def _states(members: list[dict[str, Any]]) -> str:
+    counts = Counter(each["state"] for each in members)
+    states = [*(state for state in _STATES if counts[state]), *sorted(counts.keys() - set(_STATES))]
+    return ", ".join(f"{counts[state]} {plain(state)}" for state in states)
+
+
+def _zones(members: list[dict[str, Any]]) -> list[str]:
+    """Count the members by zone and state, the largest zones first."""
+    zones: dict[str, Counter[str]] = {}
+    for each in members:
+        zones.setdefault(each["zone"] or "-", Counter())[each["state"]] += 1
+    largest = sorted(zones.items(), key=lambda zone: (-zone[1].total(), zone[0]))
+    rows = [(zone, *(counts[state] for state in _STATES), counts.total()) for zone, counts in largest[:ZONES_SHOWN]]
+    more = [f"and {len(largest) - ZONES_SHOWN} more zones"] if len(largest) > ZONES_SHOWN else []
+    return [*table(("ZONE", *(state.upper() for state in _STATES), "ALL"), rows), *more]
 
 
 def _transfers(transfers: list[dict[str, Any]], members: list[dict[str, Any]]) -> list[str]:

@@ -88,6 +88,7 @@ class Facts:
             "reasons": reasons,
             "members": self.members(),
             "held": self.held(),
+            "records": self.router.records_held,
             "cache": asdict(self.cache()),
             "transfers": self.running(),
             "hit_ratio": self.hit_ratio(),

@@ -1,6 +1,7 @@
 """Who has it: one look-up for `find` and the page.
 
-Laws: it ends within `FIND_S` whatever the router does; few run at once, since anybody may ask.
+Laws: it ends within `FIND_S` whatever the router does, and its way, which is another look-up, within `TRACE_S`; few run
+at once, since anybody may ask.
 """
 
 from dataclasses import dataclass
@@ -10,12 +11,14 @@ import trio
 
 from p2pmirror.errors import BadRequest, Unreachable
 from p2pmirror.oci import Digest, Invalid, Reference, TagName
-from p2pmirror.routing.protocol import CHECKING, Provider, Router, key_of
+from p2pmirror.routing.protocol import CHECKING, Provider, Router, Step, key_of
 from p2pmirror.store.protocol import Store
 
 FIND_S: Final = 5.0  # seconds: a look-up takes milliseconds; one that found holes in the network takes a second or two
 FINDS_MAX: Final = 4  # at once: people and scripts; each costs the cluster some datagrams
+TRACE_S: Final = 3.0  # seconds: what is silent is waited for once more; with FIND_S less than the 10 s of the command
 PROVIDERS_MAX: Final = 1_000  # more than that are counted by nobody
+STEPS_MAX: Final = 1_000  # of a way that is told; an honest cluster of 10,000 takes some twenty
 
 
 @dataclass(slots=True)
@@ -27,8 +30,10 @@ class Finder:
     default_registry: str
     running: int = 0
 
-    async def find(self, *, ref: str | None, digest: str | None) -> dict[str, Any]:
+    async def find(self, *, ref: str | None, digest: str | None, trace: bool = False) -> dict[str, Any]:
         """Return `{key, subject, seconds, providers, held}`; a tag's providers say in `claim` what it names there.
+
+        With `trace` also `trace`, the way of another look-up: `{seconds, steps, holders}`, None when it did not end.
 
         Raises BadRequest for what cannot be looked up, Unreachable when too many look-ups run.
         """
@@ -40,6 +45,7 @@ class Finder:
             began = trio.current_time()
             providers = await self._providers(subject)
             seconds = trio.current_time() - began
+            way = {"trace": await self._way(subject)} if trace else {}
         finally:
             self.running -= 1
         return {
@@ -48,6 +54,7 @@ class Finder:
             "seconds": round(seconds, 6),
             "providers": [_written(provider, subject) for provider in providers],
             "held": self._is_held(subject),
+            **way,
         }
 
     def _subject(self, ref: str | None, digest: str | None) -> Digest | TagName:
@@ -75,10 +82,32 @@ class Finder:
                         break
         return sorted(providers, key=lambda provider: (provider.address, provider.node_id))
 
+    async def _way(self, subject: Digest | TagName) -> dict[str, Any] | None:
+        with trio.move_on_after(TRACE_S):
+            trace = await self.router.trace(key_of(subject))
+            return {
+                "seconds": round(trace.seconds, 6),
+                "steps": [_step(step) for step in trace.steps[:STEPS_MAX]],
+                "holders": [node_id.hex() for node_id in trace.holders],
+            }
+        return None
+
     def _is_held(self, subject: Digest | TagName) -> bool:
         inventory = self.store.inventory
         held = inventory.blob(subject) if isinstance(subject, Digest) else inventory.tag(subject)
         return held is not None
+
+
+def _step(step: Step) -> dict[str, Any]:
+    return {
+        "hop": step.hop,
+        "node_id": step.node_id.hex(),
+        "address": str(step.address),
+        "asked_s": round(step.asked_s, 6),
+        "answered_s": None if step.answered_s is None else round(step.answered_s, 6),
+        "records": step.records,
+        "closer": step.closer,
+    }
 
 
 def _written(provider: Provider, subject: Digest | TagName) -> dict[str, Any]:

@@ -4,6 +4,8 @@ const REFRESH_MS = 2000;
 const ANSWER_MS = 5000; // an agent that takes longer is as good as gone
 const UNITS = ["B", "KiB", "MiB", "GiB", "TiB"];
 const TONES = { alive: "good", ok: "good", suspect: "warn", gone: "bad", cut: "bad", error: "bad" };
+const STATES = ["alive", "suspect", "gone"];
+const ZONES_MAX = 5;
 const opened = performance.now();
 
 function bytes(value) {
@@ -58,6 +60,24 @@ function derived(status, recent) {
   };
 }
 
+function counted(names) {
+  const counts = new Map();
+  for (const name of names) counts.set(name, (counts.get(name) || 0) + 1);
+  return counts;
+}
+
+function summary(members, listed) {
+  const states = counted(members.map((one) => one.state));
+  const zones = counted(members.map((one) => one.zone || "-"));
+  let text = STATES.filter((state) => states.has(state)).map((state) => `${states.get(state)} ${state}`).join(", ");
+  if (zones.size > 1) {
+    const largest = [...zones].sort((one, other) => other[1] - one[1] || (one[0] < other[0] ? -1 : 1));
+    text += `; by zone: ${largest.slice(0, ZONES_MAX).map(([zone, count]) => `${zone} ${count}`).join(", ")}`;
+    if (zones.size > ZONES_MAX) text += ` and ${zones.size - ZONES_MAX} more zones`;
+  }
+  return text + (members.length > listed ? `; the first ${listed} are listed` : "");
+}
+
 function fillCell(cell, value, form) {
   const text = shown(value, form);
   if (form === "bar" && typeof value === "number") {
@@ -104,6 +124,8 @@ async function ask(target) {
 function show(status, recent) {
   const lists = derived(status, recent);
   for (const table of document.querySelectorAll("table[data-list]")) fill(table, lists[table.dataset.list]);
+  const above = document.querySelector('[data-summary="members"]');
+  above.textContent = summary(status.members, Number(document.querySelector('[data-list="members"]').dataset.rows));
   for (const place of document.querySelectorAll("[data-field]")) {
     const value = place.dataset.field.split(".").reduce((part, name) => part[name], status);
     place.textContent = shown(value, place.dataset.form);

@@ -6,6 +6,7 @@ allows this very script and style, by their hashes, and requests to this agent, 
 
 import base64
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -29,7 +30,10 @@ POLICY: Final = (
 
 _UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB")
 _TONES: Final = {"alive": "good", "ok": "good", "suspect": "warn", "gone": "bad", "cut": "bad", "error": "bad"}
-ROWS_MAX: Final = 1_000  # of a list: a cluster's members
+ROWS_MAX: Final = 1_000  # of a list: what a browser draws again each two seconds without a stutter
+MEMBERS_MAX: Final = 100  # of a cluster's members; above them stands how many there are of each state and zone
+ZONES_MAX: Final = 5  # named there, the largest ones
+_STATES: Final = ("alive", "suspect", "gone")
 REQUESTS_MAX: Final = 50  # what a person looks through; the API has more
 
 _Row = Mapping[str, Any]
@@ -56,6 +60,7 @@ _LISTS: Final[Mapping[str, _List]] = {
             ("zone", "zone", "wrap"),
             ("heard", "heard", "ago"),
         ),
+        MEMBERS_MAX,
     ),
     "sources": _List(
         "Where answers came from",
@@ -116,7 +121,7 @@ def render(status: _Row, recent: Mapping[str, Sequence[_Row]], about: Mapping[st
         '<section><form id="find"><label for="subject">Who has</label>'
         '<input id="subject" name="subject" autocomplete="off" placeholder="nginx:1.27 or sha256:…" required>'
         '<button>Find</button></form><div id="found" role="status" hidden></div></section>'
-        f'<div class="pair">{_table("members", rows)}{_table("sources", rows)}</div>'
+        f'<div class="pair">{_table("members", rows, summary(status["members"]))}{_table("sources", rows)}</div>'
         f"{_table('transfers', rows)}{_table('requests', rows)}"
         f"</main><script>{SCRIPT}</script></body></html>\n"
     )
@@ -125,6 +130,17 @@ def render(status: _Row, recent: Mapping[str, Sequence[_Row]], about: Mapping[st
 def readiness(status: _Row) -> str:
     """Return in a few words whether the agent is ready, and why not."""
     return "ready" if status["ready"] else f"not ready: {'; '.join(status['reasons'])}"
+
+
+def summary(members: Sequence[_Row]) -> str:
+    """Return how many members there are of each state and zone; `page.js` does the same in the browser."""
+    states, zones = Counter(each["state"] for each in members), Counter(each["zone"] or "-" for each in members)
+    text = ", ".join(f"{states[state]} {state}" for state in _STATES if states[state])
+    if len(zones) > 1:
+        largest = sorted(zones.items(), key=lambda zone: (-zone[1], zone[0]))
+        text += f"; by zone: {', '.join(f'{zone} {count}' for zone, count in largest[:ZONES_MAX])}"
+        text += f" and {len(zones) - ZONES_MAX} more zones" if len(zones) > ZONES_MAX else ""
+    return text + (f"; the first {MEMBERS_MAX} are listed" if len(members) > MEMBERS_MAX else "")
 
 
 def shown(value: object, form: str) -> str:
@@ -214,6 +230,7 @@ def _numbers(status: _Row) -> str:
         ("held.blobs", "blobs held", held["blobs"], ""),
         ("held.tags", "tags held", held["tags"], ""),
         ("held.bytes", "held", held["bytes"], "bytes"),
+        ("records", "records of who has what, kept for all nodes", status["records"], ""),
     ]
     if cache["max_bytes"]:
         numbers.append(("cache.bytes", "in the cache", cache["bytes"], "bytes"))
@@ -223,7 +240,7 @@ def _numbers(status: _Row) -> str:
     )
 
 
-def _table(name: str, lists: Mapping[str, Sequence[_Row]]) -> str:
+def _table(name: str, lists: Mapping[str, Sequence[_Row]], above: str | None = None) -> str:
     table, rows = _LISTS[name], lists[name]
     heads = "".join(
         f'<th data-column="{column}" data-form="{form}">{head}</th>' for column, head, form in table.columns
@@ -232,9 +249,10 @@ def _table(name: str, lists: Mapping[str, Sequence[_Row]]) -> str:
         f"<tr>{''.join(_cell(row.get(column), head, form) for column, head, form in table.columns)}</tr>"
         for row in rows[: table.rows_max]
     )
+    summed = "" if above is None else f'<p data-summary="{name}">{escape(above)}</p>'
     empty = f'<tr class="empty"><td colspan="{len(table.columns)}">{table.empty}</td></tr>'
     return (
-        f'<section><h2>{table.title} <span data-count="{name}">{len(rows)}</span></h2><div class="wide">'
+        f'<section><h2>{table.title} <span data-count="{name}">{len(rows)}</span></h2>{summed}<div class="wide">'
         f'<table data-list="{name}" data-rows="{table.rows_max}" data-empty="{table.empty}">'
         f"<thead><tr>{heads}</tr></thead><tbody>{body or empty}</tbody></table></div></section>"
     )

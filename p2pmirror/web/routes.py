@@ -5,7 +5,7 @@ wrong; every answer says how it is to be read (no sniffing), and that it is old 
 """
 
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 from urllib.parse import parse_qs
 
@@ -93,7 +93,8 @@ class Web:
 
     async def _find(self, request: Request) -> Response:
         query = _query(request.query)
-        return _json(200, await self._finder.find(ref=query.get("ref"), digest=query.get("digest")))
+        trace = _switch(query, "trace")
+        return _json(200, await self._finder.find(ref=query.get("ref"), digest=query.get("digest"), trace=trace))
 
     async def _tasks(self, request: Request) -> Response:  # noqa: ARG002  # every answer is asked the same way
         return _text(200, task_tree())
@@ -118,6 +119,13 @@ def _query(text: str) -> dict[str, str]:
     except ValueError:
         raise BadRequest(f"a query has at most {QUERY_FIELDS_MAX} fields") from None
     return {name: values[0] for name, values in fields.items()}
+
+
+def _switch(query: Mapping[str, str], name: str) -> bool:
+    value = query.get(name, "0")
+    if value not in ("0", "1"):
+        raise BadRequest(f"{name}= is 0 or 1")
+    return value == "1"
 
 
 def _json(status: int, value: dict[str, Any]) -> Response:

@@ -211,6 +211,8 @@ WRONG = [
     ("containerd_namespace", "../x"),
     ("bootstrap", "static:"),
     ("bootstrap", "10.0.0.7"),
+    ("bootstrap", "https://10.0.0.7/api/v1/peers"),
+    ("bootstrap", "file:"),
     ("mirror_resolve_timeout", "30"),
     ("mirror_resolve_retries", "0"),
     ("resolve_tags", "yes"),

@@ -193,3 +193,102 @@ def test_an_address_that_is_none_is_a_usage_error():
     result = run("status", "--agent", "10.0.0.1:9090")
     assert result.exit_code == 2
     assert "http://127.0.0.1:9090" in result.stderr
+
+
+def test_status_counts_the_records_it_keeps():
+    """What is kept for others is a line of its own; an older agent, which says nothing of it, has none."""
+    with answering((200, {**STATUS, "records": 1234}), (200, STATUS)) as (url, _):
+        assert "records    1234 records of who has what" in run("status", "--agent", url).output
+        assert "records" not in run("status", "--agent", url).output
+
+
+def many_members(count):
+    def member(number):
+        state = "gone" if number % 100 == 99 else "suspect" if number % 50 == 1 else "alive"
+        own = {"node_id": f"{number:040x}", "address": f"10.0.{number // 250}.{number % 250}:29999"}
+        return {**own, "zone": ("", "a\x1b[2J", "b")[number % 3], "state": state, "last_seen_s": 1.0}
+
+    return [member(number) for number in range(count)]
+
+
+def test_status_of_a_large_cluster_is_a_summary():
+    """Hundreds of members: counted by state and zone, the first ones listed; `--all` lists every one."""
+    status = {**STATUS, "members": many_members(300), "transfers": []}
+    with answering(*[(200, status)] * 2) as (url, _):
+        short = run("status", "--agent", url).output
+        long = run("status", "--agent", url, "--all").output
+    assert "300 members: 291 alive, 6 suspect, 3 gone\n" in short
+    counted = "ZONE   ALIVE  SUSPECT  GONE  ALL\n-         97        2     1  100\na?[2J     97        2     1  100\n"
+    assert counted in short
+    assert "\x1b" not in short + long
+    assert "the first 20 of 300; --all lists every one" in short
+    assert (short.count(":29999"), long.count(":29999")) == (20, 300)
+    assert "10.0.1.49:29999" in long
+    assert len(short.splitlines()) < 45
+
+
+def test_status_of_very_many_zones_is_bounded():
+    """A zone is what a node says: however many there are, the largest are shown and the others counted."""
+    members = [{**each, "zone": f"zone-{number}"} for number, each in enumerate(many_members(300))]
+    with answering((200, {**STATUS, "members": members, "transfers": []})) as (url, _):
+        output = run("status", "--agent", url).output
+    assert "and 280 more zones" in output
+    assert len(output.splitlines()) < 60
+
+
+WAY = {
+    "seconds": 0.0031,
+    "steps": [
+        {
+            "hop": 0,
+            "node_id": NODE,
+            "address": "10.0.0.1:29998",
+            "asked_s": 0.0,
+            "answered_s": 0.0,
+            "records": 0,
+            "closer": 2,
+        },
+        {
+            "hop": 1,
+            "node_id": PEER,
+            "address": "10.0.0.2:29998",
+            "asked_s": 0.0,
+            "answered_s": 0.0012,
+            "records": 1,
+            "closer": 3,
+        },
+        {
+            "hop": 2,
+            "node_id": "b1" * 20,
+            "address": "10.0.0.3:29998",
+            "asked_s": 0.0015,
+            "answered_s": None,
+            "records": 0,
+            "closer": 0,
+        },
+    ],
+    "holders": [PEER, NODE],
+}
+
+
+def test_find_shows_the_way():
+    """`--trace`: who was asked, in which hop, when, how long the answer took and what it was, or that none came."""
+    with answering(*[(200, {**FOUND, "trace": WAY})] * 2) as (url, asked):
+        output = run("find", DIGEST, "--trace", "--agent", url).output
+        as_json = run("find", DIGEST, "--trace", "--agent", url, "--json")
+    assert all(target.endswith("&trace=1") for target in asked)
+    assert json.loads(as_json.stdout)["trace"] == WAY
+    assert "2 other nodes asked, 1 answered, 2 holders, 3.1 ms" in output
+    rows = [" ".join(line.split()) for line in output.splitlines()]
+    assert "0 4f4f4f4f4f4f 10.0.0.1:29998 0 ms this node no records, 2 closer nodes; a holder" in rows
+    assert "1 a0a0a0a0a0a0 10.0.0.2:29998 0 ms 1.2 ms 1 record, 3 closer nodes; a holder" in rows
+    assert "2 b1b1b1b1b1b1 10.0.0.3:29998 1.5 ms - silent" in rows
+
+
+@pytest.mark.parametrize("answer", [FOUND, {**FOUND, "trace": None}, {**FOUND, "trace": {**WAY, "steps": []}}])
+def test_find_without_a_way(answer):
+    """An older agent, a look-up that took too long and one that asked nobody are said, and are no failure."""
+    with answering((200, answer)) as (url, _):
+        result = run("find", DIGEST, "--trace", "--agent", url)
+    assert result.exit_code == 0
+    assert "did not tell a way" in result.output or "no other nodes asked, 0 answered" in result.output

@@ -9,6 +9,7 @@ import trio
 from p2pmirror.routing.memory import MemoryRouters
 from p2pmirror.routing.protocol import Offer, Provider
 from p2pmirror.wire.address import Address
+from p2pmirror.wire.binding import UNBOUND
 from p2pmirror.wire.identity import NodeId
 from tests.routing.conformance import Cluster, RouterConformance, find_all, ids, key
 
@@ -61,3 +62,15 @@ async def test_a_revived_node_is_found_again(autojump_clock: Any) -> None:
     assert await ids(router, key(1)) == set()
     world.revive(node_id(2))
     assert await ids(router, key(1)) == {node_id(2)}
+
+
+async def test_a_trace_is_one_step_of_the_asker_itself(autojump_clock: Any) -> None:
+    """The way of a look-up in this world: the node reads the world's records, which takes the world's time."""
+    world = MemoryRouters(find_latency_s=0.5)
+    router = world.router(node_id(1), Address.of("10.0.0.1", 29999))
+    world.router(node_id(2), Address.of("10.0.0.2", 29999)).advertise({key(1): Offer()})
+    trace = await router.trace(key(1))
+    assert (trace.key, trace.seconds, trace.holders) == (key(1), 0.5, (router.node_id,))
+    (step,) = trace.steps
+    assert (step.node_id, step.hop, step.answered_s, step.records, step.closer) == (router.node_id, 0, 0.5, 1, 0)
+    assert router.binding(node_id(2)) == UNBOUND

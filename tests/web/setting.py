@@ -1,7 +1,8 @@
 """A web room over facts that a test has made up."""
 
+import math
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -10,7 +11,7 @@ from prometheus_client import CollectorRegistry
 
 from p2pmirror.oci import Digest, TagName
 from p2pmirror.resolve.protocol import Transfer
-from p2pmirror.routing.protocol import Member, Provider, TagClaim
+from p2pmirror.routing.protocol import Key, Member, Provider, TagClaim, Trace
 from p2pmirror.store.inventory import HeldInventory
 from p2pmirror.store.protocol import BlobInfo, TagInfo
 from p2pmirror.telemetry.metrics import Room
@@ -37,6 +38,8 @@ class FakeRouter:
         self.providers: list[Provider] = []
         self.known = [Member(THERE, REGISTRY_THERE, ROUTER_THERE, "b", "alive", 0.4)]
         self.hangs = False
+        self.way = Trace(Key(bytes(20)), 0.0, (), ())
+        self.records_held = 7
         self.running = 0
 
     @asynccontextmanager
@@ -53,6 +56,14 @@ class FakeRouter:
             send.close()
             receive.close()
             self.running -= 1
+
+    async def trace(self, key: Key) -> Trace:
+        self.running += 1
+        try:
+            await trio.sleep(math.inf if self.hangs else self.way.seconds)
+        finally:
+            self.running -= 1
+        return replace(self.way, key=key)
 
     def members(self) -> list[Member]:
         return self.known

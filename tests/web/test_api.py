@@ -7,7 +7,7 @@ import trio
 
 from p2pmirror.oci import Digest
 from p2pmirror.resolve.protocol import Transfer
-from p2pmirror.routing.protocol import Member, Provider, key_of
+from p2pmirror.routing.protocol import Key, Member, Provider, Step, Trace, key_of
 from p2pmirror.telemetry.metrics import Room
 from p2pmirror.web import Identity
 from p2pmirror.wire.address import Address
@@ -46,6 +46,7 @@ async def test_status(bench):
         "reasons": [],
         "members": MEMBERS_JSON,
         "held": {"blobs": 1, "tags": 1, "bytes": 4},
+        "records": 7,
         "cache": {"bytes": 0, "max_bytes": 0, "free_bytes": 0},
         "transfers": [TRANSFER_JSON],
         "hit_ratio": None,
@@ -160,6 +161,8 @@ async def test_find_a_reference_with_a_digest(bench, autojump_clock):
         "ref=",
         "digest=",
         "digest=sha256:x",
+        f"digest={DIGEST}&trace=yes",
+        f"digest={DIGEST}&trace=",
         "ref=UPPER",
         f"ref=a&digest={DIGEST}",
         "x" * 5000,
@@ -205,3 +208,38 @@ async def test_find_counts_to_a_thousand(bench, autojump_clock, monkeypatch):
     bench.router.providers, bench.router.hangs = [Provider(THERE, REGISTRY_THERE)] * 3, True
     found = await json_of(bench, f"/api/v1/find?digest={DIGEST}")
     assert (found["seconds"], len(found["providers"]), bench.router.running) == (0.0, 2, 0)
+
+
+async def test_find_with_its_way(bench, autojump_clock):
+    """`trace=1` adds the way of another look-up: who was asked, when what came back, and who the holders are."""
+    router = Address("10.0.0.2", 29998)
+    steps = (Step(HERE, Address("10.0.0.1", 29998), 0, 0.0, 0.0, 0, 2), Step(THERE, router, 1, 0.001, None, 0, 0))
+    bench.router.way = Trace(Key(bytes(20)), 0.25, steps, (HERE,))
+    assert "trace" not in await json_of(bench, f"/api/v1/find?digest={DIGEST}&trace=0")
+    found = await json_of(bench, f"/api/v1/find?digest={DIGEST}&trace=1")
+    assert (found["seconds"], found["held"]) == (0.0, True)
+    silent = {"hop": 1, "node_id": "02" * 20, "address": "10.0.0.2:29998", "asked_s": 0.001, "answered_s": None}
+    own = {"hop": 0, "node_id": "01" * 20, "address": "10.0.0.1:29998", "asked_s": 0.0, "answered_s": 0.0}
+    assert found["trace"] == {
+        "seconds": 0.25,
+        "steps": [{**own, "records": 0, "closer": 2}, {**silent, "records": 0, "closer": 0}],
+        "holders": ["01" * 20],
+    }
+
+
+async def test_a_way_that_does_not_end_is_left_out(bench, autojump_clock):
+    """A traced look-up that hangs is given up as well, and ends within the time that the command waits."""
+    bench.router.hangs = True
+    began = trio.current_time()
+    found = await json_of(bench, f"/api/v1/find?digest={DIGEST}&trace=1")
+    assert found["trace"] is None
+    assert trio.current_time() - began < 10
+    assert bench.router.running == 0
+
+
+async def test_a_way_is_bounded(bench, autojump_clock, monkeypatch):
+    """However many were asked, the first steps are told."""
+    monkeypatch.setattr("p2pmirror.web.finding.STEPS_MAX", 2)
+    step = Step(THERE, REGISTRY_THERE, 1, 0.0, 0.1, 0, 0)
+    bench.router.way = Trace(Key(bytes(20)), 0.1, (step,) * 5, ())
+    assert len((await json_of(bench, f"/api/v1/find?digest={DIGEST}&trace=1"))["trace"]["steps"]) == 2

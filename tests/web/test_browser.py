@@ -1,5 +1,6 @@
 """The status page of real agents in a real Chromium."""
 
+import json
 import re
 import threading
 from pathlib import Path
@@ -12,6 +13,7 @@ import trio
 from p2pmirror.oci import TagName
 from p2pmirror.store.hostfiles import HostFiles
 from p2pmirror.store.ocilayout import LayoutWriter
+from p2pmirror.web.page import MEMBERS_MAX, summary
 from tests.lab.process import wait_until
 from tests.web.agents import image_in, started
 from tests.web.chromium import browsing
@@ -98,6 +100,18 @@ def test_the_script_shows_what_the_agent_wrote(cluster, browser):
         page.until("document.querySelector('tbody').rows.length === 2")
         assert timeless(page.text()) == timeless(before)
         assert page.complaints == []
+
+
+def test_the_script_sums_members_up_as_the_agent_does(cluster, browser):
+    """States, zones and what is not listed are counted in the same words by both, ties and hostile zones included."""
+    zones = ["", "b", "a", EVIL, "é", "b", "\U0001f600", "", "c", "d"]
+    members = [{"state": ("alive", "gone", "suspect")[n % 3], "zone": zone} for n, zone in enumerate(zones * 20)]
+    with browser.page() as page:
+        page.open(f"{cluster.full.page}/")
+        for count in (0, 1, 2, 10, MEMBERS_MAX, MEMBERS_MAX + 1):
+            said = page.evaluate(f"summary({json.dumps(members[:count])}, {MEMBERS_MAX})")
+            assert said == summary(members[:count])
+        assert "2 alive" in page.text()
 
 
 def test_it_refreshes_by_itself(cluster, browser):

@@ -16,7 +16,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from p2pmirror.resolve.protocol import Transfer
 from p2pmirror.routing.protocol import Member
 from p2pmirror.web import page
+from p2pmirror.wire.address import Address
 from p2pmirror.wire.http_head import response_head
+from p2pmirror.wire.identity import NodeId
 from tests.web.setting import DIGEST, REGISTRY_THERE, ROUTER_THERE, THERE, Bench, Recorded
 
 PATHS = ["/", "/metrics", "/livez", "/readyz", "/debug/tasks"] + [
@@ -126,6 +128,31 @@ async def test_long_lists_are_cut():
     assert f"/{page.REQUESTS_MAX - 1}" in texts
     assert f"/{page.REQUESTS_MAX}" not in texts
     assert str(page.REQUESTS_MAX + 1) in texts
+
+
+async def test_many_members_are_summed_up():
+    """Of hundreds of members the first are listed; above them stand how many there are of each state and zone."""
+    bench = Bench()
+    bench.router.known = [
+        Member(
+            NodeId(number.to_bytes(20, "big")), Address("10.9.0.1", number), ROUTER_THERE, f"z{number % 7}", state, 1.0
+        )
+        for number, state in enumerate(["alive"] * 290 + ["suspect"] * 9 + ["gone"])
+    ]
+    parsed = Tags((await bench.ask("/")).body.decode())
+    assert (
+        "291 alive, 9 suspect, 1 gone; by zone: z0 43, z1 43, z2 43, z3 43, z4 43 and 3 more zones; "
+        f"the first {page.MEMBERS_MAX} are listed"
+    ) in parsed.texts
+    assert "301" in parsed.texts
+    assert sum(text.startswith("10.9.0.1:") for text in parsed.texts) == page.MEMBERS_MAX - 1
+
+
+def test_a_few_members_are_only_counted():
+    """One zone is not named, and nothing is said to be left out when nothing is."""
+    member = {"state": "alive", "zone": ""}
+    assert page.summary([member] * page.MEMBERS_MAX) == f"{page.MEMBERS_MAX} alive"
+    assert page.summary([member, {"state": "gone", "zone": "b"}]) == "1 alive, 1 gone; by zone: - 1, b 1"
 
 
 @pytest.mark.parametrize(
