@@ -2,6 +2,8 @@
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
+from p2pmirror.telemetry.metrics import Tally
+
 
 class RoutingMetrics:
     """The metrics of one node, registered with `registry`.
@@ -12,24 +14,20 @@ class RoutingMetrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         """Register them; ValueError when the registry has them already."""
-        self.datagrams = Counter(
+        self.datagrams = Tally(
             "p2pmirror_routing_datagrams", "Datagrams by kind and direction", ["kind", "direction"], registry=registry
         )
-        self.dropped = Counter(
+        self.dropped = Tally(
             "p2pmirror_routing_dropped", "Datagrams that were dropped, by reason", ["reason"], registry=registry
         )
         self.lookups = Counter("p2pmirror_routing_lookups", "Lookups by outcome", ["outcome"], registry=registry)
         self.members = Gauge("p2pmirror_routing_members", "Other members by state", ["state"], registry=registry)
         self.advertised = Gauge("p2pmirror_routing_advertised_keys", "Keys that this node has", registry=registry)
-        self._kinds: dict[tuple[type, str], Counter] = {}
 
     def datagram(self, kind: type, direction: str) -> None:
         """Count a datagram by the class of its question or answer."""
-        child = self._kinds.get((kind, direction))
-        if child is None:
-            child = self._kinds[kind, direction] = self.datagrams.labels(kind.__name__.lower(), direction)
-        child.inc()
+        self.datagrams.counts[kind, direction] += 1
 
     def drop(self, reason: str) -> None:
         """Count a datagram that was dropped."""
-        self.dropped.labels(reason).inc()
+        self.dropped.counts[reason,] += 1

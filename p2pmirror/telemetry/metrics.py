@@ -10,7 +10,8 @@ Follows Prometheus' practices for naming and DESIGN.md, section "Logs and metric
 
 import platform
 import re
-from collections.abc import Collection, Sequence
+from collections import Counter as Counts
+from collections.abc import Collection, Hashable, Iterable, Sequence
 from typing import Any, Final, Generic, Literal, TypeVar
 
 from prometheus_client import (
@@ -22,6 +23,8 @@ from prometheus_client import (
     ProcessCollector,
     disable_created_metrics,
 )
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.registry import Collector
 
 PREFIX: Final = "p2pmirror"
 OTHER: Final = "other"  # the value of a label for everything that is not among its own
@@ -101,6 +104,37 @@ class Family(Generic[_Child]):
         if value not in seen and len(seen) < bound:
             seen.add(value)
         return value if value in seen else OTHER
+
+
+class Tally(Collector):
+    """A counter for what happens thousands of times a second: to count is `counts[values] += 1`, without a lock.
+
+    `counts` goes by the values of the labels, in their order, which are of a closed set: strings, or classes, which are
+    told by their names in lower case. One thread counts; any may read.
+    """
+
+    def __init__(self, name: str, documentation: str, labels: Sequence[str], *, registry: CollectorRegistry) -> None:
+        """Register it; `name` is without `_total`. ValueError when the registry has it already."""
+        self.counts: Counts[tuple[Hashable, ...]] = Counts()
+        self._name = name
+        self._documentation = documentation
+        self._labels = labels
+        registry.register(self)
+
+    def describe(self) -> Iterable[CounterMetricFamily]:
+        """Say the name, for the registry."""
+        return [CounterMetricFamily(self._name, self._documentation, labels=self._labels)]
+
+    def collect(self) -> Iterable[CounterMetricFamily]:
+        """Say what was counted, for the registry."""
+        family = CounterMetricFamily(self._name, self._documentation, labels=self._labels)
+        for values, count in list(self.counts.items()):
+            family.add_metric([_spelled(value) for value in values], count)
+        return [family]
+
+
+def _spelled(value: Hashable) -> str:
+    return value.__name__.lower() if isinstance(value, type) else str(value)
 
 
 class Room:

@@ -5,17 +5,16 @@ addresses, so that one host has one spelling.
 """
 
 import ipaddress
-from dataclasses import dataclass
-from typing import Self
+from typing import NamedTuple, Self
 
 PORT_MAX = 65535
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Address:
+class Address(NamedTuple):
     """A numeric IPv4 or IPv6 `host` and a TCP or UDP `port` (0 to 65535).
 
-    Written `10.0.0.1:29998` and `[fd00::1]:29998`. An IPv4 host mapped into IPv6 is the IPv4 host.
+    Written `10.0.0.1:29998` and `[fd00::1]:29998`. An IPv4 host mapped into IPv6 is the IPv4 host. A tuple, since each
+    datagram is looked up by it some ten times: a tuple is hashed and compared four to ten times as fast as a dataclass.
     """
 
     host: str

@@ -6,6 +6,7 @@ a link-local IPv6 host keeps its interface, without which it cannot be dialled.
 
 import socket
 from contextlib import suppress
+from functools import lru_cache
 from typing import Any
 
 from p2pmirror.wire.address import Address
@@ -36,8 +37,12 @@ def from_kernel(name: Any) -> Address:
     host, port = name[0], name[1]
     scope = name[3] if len(name) > 3 else 0
     if scope and "%" not in host:
-        host = f"{host}%{_interface_name(scope)}"
-    return Address.of(host, port)
+        return Address.of(f"{host}%{_interface_name(scope)}", port)
+    return _address_of(host, port)
+
+
+# Entries: correspondents of a large cluster, some 200 bytes each. Parsing costs more than receiving the datagram does.
+_address_of = lru_cache(maxsize=4096)(Address.of)
 
 
 def _interface_number(scope: str) -> int:

@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, generate_latest
 
 import p2pmirror
 from p2pmirror.telemetry import metrics
-from p2pmirror.telemetry.metrics import Room
+from p2pmirror.telemetry.metrics import Room, Tally
 
 
 def metrics_classes():
@@ -82,6 +82,18 @@ def test_children_are_made_once():
     family = Room(CollectorRegistry(), "front").gauge("queued_requests", "Queued.", {"kind": ("a",)})
     assert family.child("a") is family.child("a")
     assert family.child("x") is family.child("y")
+
+
+def test_a_tally_is_a_counter():
+    """What is counted in a tally is told as any counter is, classes by their names; its name is taken only once."""
+    registry = CollectorRegistry(auto_describe=True)
+    tally = Tally("p2pmirror_routing_things", "Things.", ["kind", "way"], registry=registry)
+    for _ in range(3):
+        tally.counts[KeyError, "in"] += 1
+    assert registry.get_sample_value("p2pmirror_routing_things_total", {"kind": "keyerror", "way": "in"}) == 3
+    assert metrics.lint(registry) == []
+    with pytest.raises(ValueError, match="p2pmirror_routing_things"):
+        Tally("p2pmirror_routing_things", "Things.", ["kind"], registry=registry)
 
 
 def test_two_nodes_in_one_process():
