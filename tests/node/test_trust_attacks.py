@@ -10,7 +10,11 @@ from typing import Any
 import trio
 from trio.testing import MockClock
 
+from p2pmirror.config.keyfile import parse_keys
+from p2pmirror.routing.dht.seal import KeyedSeal
 from p2pmirror.wire.address import Address
+from p2pmirror.wire.binding import UNBOUND
+from p2pmirror.wire.keyring import KeyRing
 from tests.node.cluster import DEATH_S, REGISTRY_PORT, ROUTER_PORT, Cluster, CountingFiles, Member, cluster
 from tests.node.test_trust import CLIENT, IMAGE, KEY_FILE, OLD, known
 from tests.store.images import Image
@@ -282,6 +286,23 @@ async def test_changed_and_invented_datagrams_get_no_answer(autojump_clock: Mock
             assert data in seeds or port.answers(data, source) == []
         assert await dropped(world.nodes, first) - before > 0.9 * MUTANTS
         assert await known(world.nodes, first) == {second.id, third.id}
+
+
+async def test_a_member_may_send_anything(long: bool, autojump_clock: MockClock) -> None:  # a fixture
+    """Changed and invented messages under the right key, bound to this very minute: no bug, and pulls go on."""
+    async with wire() as world:
+        first, second, third = world.nodes.members
+        port, random, seal = first.network.port, Random(8), KeyedSeal(KeyRing(parse_keys(OLD)))
+        seeds = [seal.open(data)[0] for each in (second, third) for data in world.datagrams(each, first)]
+        bindings = [seal.open(data)[1] for data in world.datagrams(second, first)]
+        bound = max(bindings, key=lambda binding: binding.clock_ms)
+        assert bound != UNBOUND
+        for _ in range(5 * MUTANTS if long else MUTANTS // 4):
+            port.take(seal.seal(mutated(random, seeds), bound), Address(second.host, ROUTER_PORT))
+        await trio.sleep(DEATH_S)
+        assert await known(world.nodes, first) == {second.id, third.id}
+        for member in world.nodes.members:
+            await world.nodes.pulls(member, IMAGE)
 
 
 def mutated(random: Random, seeds: list[bytes]) -> bytes:
