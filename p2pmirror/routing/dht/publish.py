@@ -11,7 +11,7 @@ import trio
 from p2pmirror.errors import Unreachable
 from p2pmirror.routing.dht.lookup import HOLDERS
 from p2pmirror.routing.dht.members import Change
-from p2pmirror.routing.dht.messages import Entry, Request, Store, Stored
+from p2pmirror.routing.dht.messages import NO_COOKIE, Entry, Request, Store, Stored
 from p2pmirror.routing.dht.placement import TTL_S, Placement
 from p2pmirror.routing.dht.rpc import Rpc
 from p2pmirror.routing.dht.search import find_nodes
@@ -26,6 +26,7 @@ BATCHES_AT_ONCE = 16  # batches under way: 20 KB, which no socket buffer loses
 BATCH_S = 2.0  # limit of a batch with its repeats
 KEYS_PER_STEP = 64  # keys placed before others may run: about a millisecond
 HOMES_MAX = 4096  # holders that are no contacts, with their addresses: 8 for each of some hundred images' blobs
+REFUSED_S = 5.0  # before a holder is told again that took nothing: it is full, or looks where this node was before
 ACCUSED_S = 2.0  # pause between two rounds of saying everything again, however many accuse
 
 
@@ -38,6 +39,7 @@ class Publisher:
         self._view = view
         self._rpc = rpc
         self._wake = trio.Event()
+        self._sleeps_until = 0.0  # 0: it is awake, and looks again before it sleeps
         self._limiter = trio.CapacityLimiter(BATCHES_AT_ONCE)
         self._again_from = 0.0
         self._homes: OrderedDict[NodeId, Address] = OrderedDict()  # of holders that are no contacts
@@ -57,7 +59,9 @@ class Publisher:
                 self._placement.say_again(now)
         else:
             self._placement.joined(change.node_id, now + CHANGES_COALESCE_S)
-        self.wake_up()
+        due = self._placement.next_due()
+        if due is not None and due < self._sleeps_until:  # most changes concern no key of this node
+            self.wake_up()
 
     async def run(self) -> None:
         """Tell until cancelled."""
@@ -70,9 +74,11 @@ class Publisher:
 
     async def _wait(self) -> None:
         while (due := self._placement.next_due()) is None or due > trio.current_time():
-            with trio.move_on_at(trio.current_time() + TTL_S if due is None else due):
+            self._sleeps_until = trio.current_time() + TTL_S if due is None else due
+            with trio.move_on_at(self._sleeps_until):
                 await self._wake.wait()
             self._wake = trio.Event()
+        self._sleeps_until = 0.0
 
     async def _plan(self) -> dict[NodeId, list[Entry]]:
         """Place what is due; return what each holder is to be told."""
@@ -108,7 +114,7 @@ class Publisher:
             self._view.keep_own(store, trio.current_time())
             self._placement.told(holder, entries)
             return
-        sample = Request(bytes(8), own.node_id, bytes(8), store)
+        sample = Request(bytes(8), own.node_id, NO_COOKIE, store)
         for batch in self._rpc.fitter.batches(store, sample):
             nursery.start_soon(self._send, holder, batch)
 
@@ -123,9 +129,11 @@ class Publisher:
             try:
                 answer = await self._rpc.ask(address, batch, limit_s=BATCH_S, expected=holder)
             except Unreachable:
-                self._view.silent(holder)
+                self._view.silent(holder, address)
                 self._placement.not_told(batch.entries, trio.current_time())
                 self.wake_up()
                 return
-            if isinstance(answer, Stored):
+            if isinstance(answer, Stored) and answer.count:
                 self._placement.told(holder, batch.entries)
+            else:
+                self._placement.not_told(batch.entries, trio.current_time() + REFUSED_S)
