@@ -21,6 +21,7 @@ from p2pmirror.config import load
 from p2pmirror.node import Node, Running, Seams
 from p2pmirror.resolve.hashing import hashing_inline
 from p2pmirror.routing import bootstrap
+from p2pmirror.routing.dht.codec import Seal
 from p2pmirror.routing.dht.node import DhtOptions, DhtRouter
 from p2pmirror.routing.metrics import RoutingMetrics
 from p2pmirror.store.files import Files
@@ -34,6 +35,8 @@ from p2pmirror.wire.memory import MemoryNetwork, MemoryWorld
 REGISTRY_PORT, ROUTER_PORT, PAGE_PORT = 29999, 29998, 9090  # DESIGN.md, "Ports and endpoints"
 LAYOUT = Path("/images")
 DATA = Path("/data")
+UPTIME_S = 86_400.0, 30 * 86_400.0  # what monotonic clocks say in the beginning: hosts were booted on other days
+EPOCH_S = 1_767_225_600.0  # 2026-01-01T00:00:00Z, when every simulation begins
 GRACE = "5s"  # a stop in order: nobody in a simulation downloads for longer after it was told to stop
 
 
@@ -67,12 +70,13 @@ class SimulatedNode(ABC):
         self.host = host
         self.network = network
         self.zone = zone
-        self.clock_offset_s = 0.0  # of the monotonic clock that it tells others
+        self.clock_offset_s = 0.0  # of the monotonic clock that it tells others, besides what it began with
         self.wall_offset_s = 0.0  # of its wall clock
         self.boots = 0
         self.died_at: float | None = None  # virtual time of the last kill, power failure or stop
         self.is_on = True  # its host has power
         self._around = around
+        self._booted_s = around.random(f"clock of node {number}").uniform(*UPTIME_S)
         self._life: _Life | None = None
         self._last: _Life | None = None
 
@@ -169,20 +173,32 @@ class SimulatedNode(ABC):
             self._life = None
 
     def _clock_ms(self) -> int:
-        return int((self._around.now() + self.clock_offset_s) * 1000)
+        return int((self._booted_s + self._around.now() + self.clock_offset_s) * 1000)
+
+    def _wall_s(self) -> float:
+        return EPOCH_S + self._around.now() + self.wall_offset_s
 
 
 class RouterAlone(SimulatedNode):
     """A production `DhtRouter` and nothing else: the light node."""
 
     def __init__(
-        self, number: int, host: str, network: MemoryNetwork, zone: str, around: Surroundings, *, setting: str
+        self,
+        number: int,
+        host: str,
+        network: MemoryNetwork,
+        zone: str,
+        around: Surroundings,
+        *,
+        setting: str,
+        seal: Seal | None,
     ) -> None:
-        """Give it `setting` as its `bootstrap`; start nothing."""
+        """Give it `setting` as its `bootstrap`, and a `seal` where the cluster has a key; start nothing."""
         super().__init__(number, host, network, zone, around)
         self._random = around.random(f"node {number}")
         self._id = NodeId(self._random.randbytes(NODE_ID_BYTES))
         self._bootstrap = bootstrap.parse(setting).on(network, around.files, self._random) if setting else None
+        self._seal = seal
         self._router: DhtRouter | None = None
 
     @property
@@ -205,7 +221,14 @@ class RouterAlone(SimulatedNode):
             zone=self.zone,
             bootstrap=self._bootstrap,
         )
-        router = self._router = DhtRouter(options, self.network, random=self._random, metrics=self._around.metrics)
+        router = self._router = DhtRouter(
+            options,
+            self.network,
+            random=self._random,
+            metrics=self._around.metrics,
+            seal=self._seal,
+            clock_ms=self._clock_ms,
+        )
         async with trio.open_nursery() as nursery:
             await nursery.start(router.run)
             life.began.set()
@@ -262,7 +285,15 @@ class WholeNode(SimulatedNode):
     async def _run(self, life: _Life) -> None:
         if self._settings["store"] == f"oci-layout:{LAYOUT}" and self.boots == 1:
             await LayoutWriter(LAYOUT, self.files).prepare()
-        seams = Seams(self.network, self.files, self._random, hashing_inline, CollectorRegistry())
+        seams = Seams(
+            self.network,
+            self.files,
+            self._random,
+            hashing_inline,
+            CollectorRegistry(),
+            clock_ms=self._clock_ms,
+            wall_s=self._wall_s,
+        )
         node = self._node = _NodeWithRouter(load({}, self._settings), seams)
         async with trio.open_nursery() as nursery:
             self._running = await nursery.start(node.run, life.stop)

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any, TextIO
 
 import trio
+from prometheus_client import disable_created_metrics, enable_created_metrics
 
 from simulations import clock
 from simulations.checks import Violation
@@ -123,7 +124,7 @@ def play(run: Run, *, lines: TextIO | None = None, watch: Callable[[Glimpse], No
     if watch is not None:
         seen = watch
         time_of_run.on_turn = lambda: seen(stage.glimpse())
-    with _logs_to(BugsEndTheRun(time_of_run, trace)), _few_collections():
+    with _logs_to(BugsEndTheRun(time_of_run, trace)), _metrics_without_dates(), _few_collections():
         try:
             outcome.figures = clock.run(stage.play, clock=time_of_run, seed=f"{run.seed}/scheduler")
         except Exception as error:  # noqa: BLE001  # whatever it is, it is this run's outcome
@@ -185,6 +186,16 @@ def _logs_to(handler: logging.Handler) -> Iterator[None]:
     finally:
         logger.propagate, logger.handlers[:] = before[0], before[2]
         logger.setLevel(before[1])
+
+
+@contextmanager
+def _metrics_without_dates() -> Iterator[None]:
+    """Let metrics not say when they were made, as the agent does: the client library reads the real clock for it."""
+    disable_created_metrics()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        enable_created_metrics()  # type: ignore[no-untyped-call]
 
 
 @contextmanager

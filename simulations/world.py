@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import trio
 from prometheus_client import CollectorRegistry
 
+from p2pmirror.routing.dht.codec import Seal
 from p2pmirror.routing.metrics import RoutingMetrics
 from p2pmirror.store.memoryfiles import MemoryFiles
 from p2pmirror.wire.address import Address
@@ -52,8 +53,9 @@ class Simulation:
         self.client_host = self.world.host(CLIENT_HOST)
         self.client = HttpClient(self.client_host, ClientOptions(dial_timeout_s=1.0))
         self._networks: dict[str, MemoryNetwork] = {}
+        self.files = MemoryFiles()  # of all routers alone: what their bootstrap may be read from
         self._around = Surroundings(
-            self.world, clock.current_time, nursery, self.random, MemoryFiles(), RoutingMetrics(self.metrics)
+            self.world, clock.current_time, nursery, self.random, self.files, RoutingMetrics(self.metrics)
         )
 
     # --- time and chance ---
@@ -85,15 +87,22 @@ class Simulation:
     # --- nodes ---
 
     async def add_router(
-        self, *, host: str | None = None, zone: str = "", bootstrap: str | None = None, start: bool = True
+        self,
+        *,
+        host: str | None = None,
+        zone: str = "",
+        bootstrap: str | None = None,
+        seal: Seal | None = None,
+        start: bool = True,
     ) -> RouterAlone:
         """Add a router alone; `bootstrap` is its setting ("" for none), the first three hosts unless given.
 
-        `host` may be that of a node that runs no more. Returns once it runs, or at once with `start` False.
+        `seal` is for its datagrams, where the cluster has a key. `host` may be that of a node that runs no more.
+        Returns once it runs, or at once with `start` False.
         """
         number, where = self._next(host)
         setting = self.bootstrap if bootstrap is None else bootstrap
-        node = RouterAlone(number, where, self._network(where), zone, self._around, setting=setting)
+        node = RouterAlone(number, where, self._network(where), zone, self._around, setting=setting, seal=seal)
         return await self._added(node, start=start)
 
     async def add_node(
