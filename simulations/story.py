@@ -98,21 +98,23 @@ class Story:
     # --- the cluster ---
 
     async def stand(self, add: Callable[[], Awaitable[Node]], count: int, *, within_s: float = 2.0) -> None:
-        """Add so many nodes within some seconds, and wait until each knows enough."""
+        """Add so many nodes within some seconds, and wait until each knows enough of the others among them."""
         starts = sorted(self.sim.random("starts").uniform(0, within_s) for _ in range(count))
+        began = self.sim.now
+        nodes = []
         async with trio.open_nursery() as nursery:
-            began = self.sim.now
             for start in starts:
                 await trio.sleep_until(began + start)
-                node = await add()
-                nursery.start_soon(node.start)
-        await self.sim.checks.declare("the cluster stands").within(JOIN_LIMIT_S, self.ignorant, every_s=1.0)
+                nodes.append(await add())
+                nursery.start_soon(nodes[-1].start)
+        stands = self.sim.checks.declare("the cluster stands")
+        await stands.within(JOIN_LIMIT_S, lambda: self.ignorant(nodes), every_s=1.0)
 
-    async def ignorant(self) -> str | None:
-        """Say who does not know enough yet."""
-        alive = self.sim.alive()
-        enough = min(len(alive) - 1, KNOWN_ENOUGH)
-        ignorant = [(node, known) for node in alive if (known := _known(node)) < enough or not node.router.joined]
+    async def ignorant(self, nodes: list[Node] | None = None) -> str | None:
+        """Say who of these nodes, or of all that run, has not joined or does not know enough yet."""
+        asked = self.sim.alive() if nodes is None else nodes
+        enough = min(len(asked) - 1, KNOWN_ENOUGH)
+        ignorant = [(node, known) for node in asked if (known := _known(node)) < enough or not node.router.joined]
         return f"{len(ignorant)} do not; {ignorant[0][0]} knows {ignorant[0][1]} of {enough}" if ignorant else None
 
     def deal(self, numbers: Iterable[int] | None = None) -> None:
@@ -187,20 +189,18 @@ class Story:
         node = self._by_id.get(provider.node_id) or self._learn(provider.node_id)
         if node is None or node.number not in self.holdings[key]:
             self._true.violated(f"{who}, which is {node or provider.node_id.hex()}")
+        until: float | None = now
         if provider.address != node.registry:
             until = self._former.get((provider.node_id, provider.address))
-            if until is None:
-                self._true.violated(f"{who}, where {node} never was")
-            self._count_dead(now - until, f"{who}, where {node} was until {now - until:.1f} s ago")
-        elif not node.alive and node.died_at is not None:
-            self._count_dead(now - node.died_at, f"{who}, {node}, which died {now - node.died_at:.1f} s ago")
-            was_there = node.number not in self._leavers or began <= node.died_at + LEFT_S
-            self._left.holds(was_there, f"{who}, {node}, which left {began - node.died_at:.1f} s before the question")
+        elif not node.alive:
+            until = node.died_at
+        if until is None:
+            self._true.violated(f"{who}, where {node} never was")
+        was_there = node.alive or node.number not in self._leavers or began <= until + LEFT_S
+        self.seen.oldest_dead_s = max(self.seen.oldest_dead_s, now - until)
         self._true.holds(condition=True, detail=who)
-
-    def _count_dead(self, seconds: float, what: str) -> None:
-        self.seen.oldest_dead_s = max(self.seen.oldest_dead_s, seconds)
-        self._dead.holds(seconds <= DEAD_S, what)
+        self._dead.holds(now - until <= DEAD_S, lambda: f"{who}, where {node} was until {now - until:.1f} s ago")
+        self._left.holds(was_there, lambda: f"{who}, {node}, which left {began - until:.1f} s before the question")
 
     def _learn(self, node_id: NodeId) -> Node | None:
         self._by_id = {node.node_id: node for node in self.sim.members if node.boots}
