@@ -26,6 +26,7 @@ from p2pmirror.routing.dht.messages import (
     Claim,
     Goodbye,
     NodeInfo,
+    Ping,
     Pong,
     Reply,
     pack_address,
@@ -265,7 +266,8 @@ class DhtRouter:
             else:
                 self._view.heard(sender, source, now)
         elif not self._left:
-            self._view.heard(sender, source, now)
+            if not isinstance(message.question, Ping):  # which tells more: the answer takes in who asks
+                self._view.heard(sender, source, now)
             answers.answer(message, source)
 
     def _goodbye_order(self) -> list[Address]:
