@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
-from benchmarks import answers, bulk, footprint, lookups
+from benchmarks import answers, bulk, crowd, footprint, lookups
 from benchmarks.facts import facts
 from benchmarks.places import kept_clean, namespaces
 from benchmarks.rows import Row, table
@@ -31,6 +31,7 @@ GROUPS: dict[str, Callable[[Stage], list[Row]]] = {
     "lookup": lookups.lookup,
     "memory": footprint.memory,
     "idle": footprint.idle,
+    "crowd": crowd.idle,
     "start": footprint.start,
 }
 

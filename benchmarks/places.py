@@ -64,11 +64,12 @@ class Place:
     _numbers = itertools.count()
     _addresses = itertools.count(1)  # of loopback hosts: those of one scene may still run beside the next one's
 
-    def __init__(self) -> None:
+    def __init__(self, *, on_loopback: bool = False) -> None:
+        """Make hosts of namespaces where that can be, unless they are to be `on_loopback`."""
         run = sweep.mark_of(os.getpid())
         self._prefix = f"{run}-{next(self._numbers)}"
         self.directory = sweep.directory_of(run) / self._prefix
-        self.network = Network(self._prefix, self.directory) if namespaces() else None
+        self.network = Network(self._prefix, self.directory) if namespaces() and not on_loopback else None
         self.hosts: list[Host] = []
         self._jobs = itertools.count()
 

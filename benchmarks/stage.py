@@ -40,6 +40,8 @@ class Scale:
     lookups: int = 1000
     idle_agents: int = 10
     idle_s: float = 30.0
+    crowd_agents: int = 100  # some 45 MiB each
+    crowd_s: float = 30.0
     settle_s: float = 5.0
     start_blobs: int = 2000
     starts: int = 5
@@ -57,6 +59,8 @@ QUICK = Scale(
     lookups=50,
     idle_agents=3,
     idle_s=1.0,
+    crowd_agents=5,
+    crowd_s=1.0,
     settle_s=0.5,
     start_blobs=100,
     starts=1,
