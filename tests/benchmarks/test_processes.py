@@ -21,7 +21,7 @@ def test_the_time_of_ended_threads_counts():
         while time.thread_time() < end:
             pass
 
-    before, known = cpu_s(os.getpid()), time.process_time()
+    known, before = time.process_time(), cpu_s(os.getpid())
     thread = threading.Thread(target=burn)
     thread.start()
     thread.join()
