@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import trio
 from trio._core import _run
 
@@ -67,3 +71,25 @@ def test_the_switches_are_put_back():
         assert _run._ALLOW_DETERMINISTIC_SCHEDULING is True
         assert _run._r.getstate() != before[1]
     assert (_run._ALLOW_DETERMINISTIC_SCHEDULING, _run._r.getstate()) == before
+
+
+def test_chaos_is_the_same_chaos_in_any_process():
+    """Churn, partitions, loss, resets, HTTP: two processes with different PYTHONHASHSEED see the same, to the byte."""
+
+    def seen(hash_seed: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", "tests.simulations.chaos", "1"],
+            env={**os.environ, "PYTHONHASHSEED": hash_seed},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=True,
+        )
+        return done.stdout
+
+    first = seen("1")
+    digest, ok, failure, datagrams = first.split()
+    assert (ok, failure) == ("True", "None")
+    assert int(datagrams) > 2000
+    assert seen("4711") == first
+    assert len(digest) == 32
