@@ -188,12 +188,15 @@ def test_news_of_strangers_are_introductions() -> None:
         (SUSPECT, 1, "alive"),
         (GONE, 2, "gone"),
         (GONE, 1, "alive"),
-        (LEFT, 0, "gone"),
+        (LEFT, 2, "gone"),
+        (LEFT, 1, "alive"),
+        (LEFT, 2**63 - 1, "alive"),
+        (GONE, 2**63 - 1, "alive"),
         (ALIVE, 3, "alive"),
     ],
 )
 def test_news_counts_by_incarnation(said: int, incarnation: int, word: str) -> None:
-    """Suspicion and death of an earlier incarnation are old; a goodbye is not."""
+    """Suspicion, death and departure of an earlier incarnation are old, and those of a far later one are invented."""
     members = membership()
     members.met(info(1, incarnation=2), 0)
     members.admitted(node(1))
@@ -246,7 +249,8 @@ def test_knocks_and_helpers() -> None:
     """Gone members are knocked at; three living ones help to ping another."""
     members = membership(1, 2, 3, 4, 5)
     assert members.next_knock() is None
-    members.apply([news(5, GONE), news(4, LEFT)], 0)
+    members.apply([news(5, GONE)], 0)
+    members.left(node(4), BOOT, 0)
     assert members.next_knock() is members.get(node(5))
     assert {known.info.node_id for known in members.helpers(node(1))} == {node(2), node(3)}
 
@@ -306,3 +310,28 @@ def test_limits(monkeypatch: Any) -> None:
     for number in (1, 2, 3):
         members.apply([news(number, GONE)], number)
     assert [state(members, number) for number in (1, 2, 3)] == [None, "gone", "gone"]
+
+
+def test_who_is_said_to_have_left_and_has_not_comes_back() -> None:
+    """A node that has left, as others say, is a member again when it is heard; after its own goodbye it is not."""
+    members = membership(1, 2)
+    members.apply([news(1, LEFT)], 0)
+    members.left(node(2), BOOT, 0)
+    assert [state(members, number) for number in (1, 2)] == ["gone", "gone"]
+    assert members.heard(node(1), at(1), 1)
+    assert not members.heard(node(2), at(2), 1)
+    assert [state(members, number) for number in (1, 2)] == ["alive", "gone"]
+
+
+def test_nobody_is_driven_to_the_end_of_his_incarnations() -> None:
+    """An accusation in a far later incarnation is not answered, and no refutation leaps: there is always a next one."""
+    members = membership(1)
+    for said in (SUSPECT, GONE, LEFT):
+        members.apply([News(node(0), BOOT, 2**63 - 1, said)], 0)
+        assert members.own.incarnation == 0
+    assert kinds(members) == []
+    members.suspect(node(1), 0)
+    members.apply([news(1, ALIVE, incarnation=2**63 - 1)], 0)
+    assert state(members, 1) == "suspect"
+    members.apply([news(1, ALIVE, incarnation=room.INCARNATION_LEAP_MAX)], 0)
+    assert state(members, 1) == "alive"

@@ -12,7 +12,6 @@ from p2pmirror.wire.address import Address
 from p2pmirror.wire.identity import NodeId
 from tests.routing.conformance import claim, key
 
-ADDRESSES = Address("10.0.0.1", 29998), Address("10.0.0.1", 29999)
 NOBODY = NodeId(b"\xff" * 20)
 
 
@@ -28,8 +27,11 @@ def put(
     now: float = 0.0,
     ttl_s: float = 600,
     zone: str = "",
+    host: str = "",
 ) -> int:
-    return records.store(node(number), boot, ADDRESSES, zone, entries, ttl_s=ttl_s, now=now)
+    host = host or f"10.0.{number // 250}.{number % 250 + 1}"
+    addresses = Address(host, 20000 + number), Address(host, 29999)
+    return records.store(node(number), boot, addresses, zone, entries, ttl_s=ttl_s, now=now)
 
 
 def found(records: Records, number: int = 1, *, now: float = 0.0, zone: str = "", but: NodeId = NOBODY) -> list[NodeId]:
@@ -143,6 +145,44 @@ def test_limits(monkeypatch: Any, limit: str) -> None:
     ]
     assert taken == [1, 1, 0]
     assert len(records) == 2
+
+
+def test_one_host_cannot_keep_the_others_out(monkeypatch: Any) -> None:
+    """Where all places are taken, those of the host that has most of them are given to hosts that have fewer."""
+    monkeypatch.setattr(room, "RECORDS_HELD_MAX", 100)
+    records = Records()
+    for number in range(50):
+        put(records, number, *(entry(1, number=1000 * number + each) for each in range(10)), host="10.9.9.9")
+    assert len(records) == 100
+    assert put(records, 60, *(entry(1, number=each) for each in range(1, 21))) == 20
+    assert put(records, 61, *(entry(1, number=each) for each in range(1, 61))) == 40
+    assert put(records, 0, entry(1, number=77), host="10.9.9.9") == 0
+    assert len(records) == 100
+    assert [node(60) in found(records, each) for each in range(1, 21)] == [True] * 20
+    assert records.expire(600) == 100
+    assert (len(records), records._hosts, records._sources) == (0, {}, {})
+
+
+def test_one_host_cannot_take_a_key(monkeypatch: Any) -> None:
+    """Whoever invents providers of a key keeps no provider on another host out of it, nor out of a sample."""
+    monkeypatch.setattr(room, "PER_KEY_MAX", 50)
+    records = Records()
+    for number in range(60):
+        put(records, number, entry(1), host="10.9.9.9", zone="near")
+    assert put(records, 60, entry(1), zone="far") == 1
+    assert put(records, 61, entry(1), zone="far") == 1
+    assert len(records) == 50
+    for seed in range(20):
+        sample = {record.node_id for record in records.find(key(1), "near", 0, Random(seed), but=NOBODY)}
+        assert sample > {node(60), node(61)}
+
+
+def test_who_says_nothing_is_not_remembered() -> None:
+    """Batches without entries leave nothing behind, however many invent a provider."""
+    records = Records()
+    for number in range(100):
+        put(records, number)
+    assert (len(records), records._sources, records._hosts) == (0, {}, {})
 
 
 def test_flapping_does_not_grow_the_queue_of_ends() -> None:

@@ -3,8 +3,11 @@
 Laws:
 - whoever asks has proved its address; what it says of itself is kept under that address only;
 - a provider is handed out when it was heard in the last 8 s; the others are pinged first, and follow;
-- an answer is made without waiting, except where it is a ping that is waited for, which has a limit.
+- an answer is made without waiting, except where it is a ping that is waited for, which has a limit, and so has how
+  many of these are under way: beyond it what is fresh is all there is, and nobody is pinged for others.
 """
+
+from collections.abc import Awaitable, Callable
 
 import trio
 
@@ -44,6 +47,7 @@ from p2pmirror.wire.identity import NodeId
 CONTACTS_PER_ANSWER = 20  # k of the paper
 CONTACTS_PER_PROVIDERS = 10  # records need the room: the key's 8 holders, and two in place of dead ones
 CONTACTS_WITH_RECORDS = 3  # beside records: the lookup needs two holders more, whom it mostly knows
+LATER_MAX = 128  # answers that wait for pings, of 16 at most: half of the questions that may wait for an answer
 FLUSH_S = 0.001  # providers that answered their ping within this go out together
 
 
@@ -56,6 +60,7 @@ class Answers:
         self._rpc = rpc
         self._liveness = liveness
         self._nursery = nursery
+        self._later = 0  # answers that wait for pings
 
     def answer(self, request: Request, source: Address) -> None:
         """Answer, or have it answered."""
@@ -88,7 +93,8 @@ class Answers:
                 self._liveness.doubt(NodeId(node_id))
                 return Noted()
             case PingThrough():
-                self._nursery.start_soon(self._ping_for, request, source)
+                if self._later < LATER_MAX:
+                    self._start(self._ping_for, request, source)
                 return None
 
     def _providers(self, request: Request, source: Address, key: Key, zone: str) -> Providers:
@@ -96,11 +102,24 @@ class Answers:
         sender = NodeId(request.sender)
         records = self._view.records.find(key, zone, now, self._view.random, but=sender)
         fresh = [record for record in records if self._view.may_hand_out(record.node_id, now)]
-        stale = [record for record in records if record not in fresh] if len(fresh) < len(records) else []
+        may_wait = len(fresh) < len(records) and self._later < LATER_MAX
+        stale = [record for record in records if record not in fresh] if may_wait else []
         closer = self._view.contacts(key, CONTACTS_WITH_RECORDS if fresh else CONTACTS_PER_PROVIDERS, but=sender)
         if stale:
-            self._nursery.start_soon(self._providers_later, request, source, stale)
+            self._start(self._providers_later, request, source, stale)
         return Providers(not stale, tuple(self._found(record, now) for record in fresh), closer)
+
+    def _start(self, answer: Callable[..., Awaitable[None]], *args: object) -> None:
+        """Have something answered later."""
+
+        async def run() -> None:
+            try:
+                await answer(*args)
+            finally:
+                self._later -= 1
+
+        self._later += 1
+        self._nursery.start_soon(run)
 
     async def _providers_later(self, request: Request, source: Address, stale: list[Record]) -> None:
         """Ping providers; hand out those that answer, as they do, and say when no more will."""
@@ -144,7 +163,7 @@ class Answers:
         question = request.question
         assert isinstance(question, PingThrough)
         target = question.target
-        alive = await self._liveness.check(NodeId(target.node_id), unpack_address(target.home))
+        alive = await self._liveness.reaches(NodeId(target.node_id), unpack_address(target.home))
         self._rpc.reply(request, source, Reached(alive))
 
     def _found(self, record: Record, now: float) -> Found:

@@ -160,7 +160,7 @@ class Finder:
         try:
             await self._rpc.ask(known.router, DialFailed(node_id), limit_s=REPORT_S, expected=holder)
         except Unreachable:
-            self._view.silent(holder)
+            self._view.silent(holder, known.router)
 
 
 class _Lookup:

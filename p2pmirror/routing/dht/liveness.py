@@ -28,6 +28,7 @@ CHECK_S = 0.250  # a holder's ping before it hands a provider out; 50 ms took no
 ACCUSE_S = 1.0  # telling a node that it was taken for gone
 LATE_S = 0.25  # this node itself was frozen (a CPU quota, a busy host) so long: nobody else is to blame
 KNOCK_PERIODS = 10  # periods between two pings at members that are gone
+CLAIMS_MAX = 256  # nodes under way that spoke from another address: a rack that was renumbered, five racks
 LOOKS_AT_ONCE = 64  # looks at who was silent, under way; each costs some datagrams
 
 
@@ -52,11 +53,13 @@ class Liveness:
         self._rpc = rpc
         self._probe: _Probe | None = None
         self._looked_at: set[NodeId] = set()
-        self._checks: dict[NodeId, trio.Event] = {}
+        self._checks: dict[tuple[NodeId, Address], trio.Event] = {}
+        self._claims: set[NodeId] = set()  # nodes that spoke from another address, while they are looked at
         self._nursery: trio.Nursery | None = None  # while it runs
         self._limiter = trio.CapacityLimiter(LOOKS_AT_ONCE)
         self._late_at = -1.0  # when this node's own loop last came late
         view.on_silent = self._look_soon
+        view.on_claimed = self._look_where_it_was
 
     async def ping(self, address: Address, *, limit_s: float, expected: NodeId | None = None) -> NodeId:
         """Ping an address; return who answered, who is a member then. Raises `Unreachable`."""
@@ -70,11 +73,11 @@ class Liveness:
 
         The ping goes on after that: a node that is only slow (frozen by a CPU quota) is fresh again when it answers.
         """
-        done = self._checks.get(node_id)
+        done = self._checks.get((node_id, address))
         if done is None:
             if self._nursery is None:
                 return False  # stopped
-            done = self._checks[node_id] = trio.Event()
+            done = self._checks[node_id, address] = trio.Event()
             self._nursery.start_soon(self._check, node_id, address, done)
         with trio.move_on_after(CHECK_S):
             await done.wait()
@@ -84,11 +87,39 @@ class Liveness:
         try:
             await self.ping(address, limit_s=PROBE_S, expected=node_id)
         except Unreachable:
-            self._view.members.doubt(node_id)
-            self._view.silent(node_id)
+            if self._view.address(node_id) == address:
+                self._view.members.doubt(node_id)
+                self._view.silent(node_id, address)
         finally:
-            del self._checks[node_id]
+            del self._checks[node_id, address]
             done.set()
+
+    async def reaches(self, node_id: NodeId, address: Address) -> bool:
+        """Ping a node for somebody else; return whether it answered within `CHECK_S`.
+
+        Where this node does not know it to be it is pinged once: who asks repeats, and may have invented it.
+        """
+        if self._view.address(node_id) == address:
+            return await self.check(node_id, address)
+        arrived = trio.Event()
+        answered = False
+
+        def take(answer: AnyAnswer) -> None:
+            nonlocal answered
+            answered = isinstance(answer, Pong)
+            arrived.set()
+
+        try:
+            asked = self._rpc.begin(address, Ping(self._view.own), take, expected=node_id)
+        except Unreachable:
+            return False
+        try:
+            self._rpc.send(asked)
+            with trio.move_on_after(CHECK_S):
+                await arrived.wait()
+        finally:
+            self._rpc.end(asked)
+        return answered
 
     def doubt(self, node_id: NodeId) -> None:
         """Do not hand a node out before it has answered a ping, which is sent now."""
@@ -152,7 +183,7 @@ class Liveness:
             return
         self._rpc.end(probe.asked)
         if not probe.answered and not is_late:
-            self._view.silent(NodeId(probe.known.info.node_id))
+            self._view.silent(NodeId(probe.known.info.node_id), probe.asked.to)
 
     def _look_soon(self, known: Known) -> None:
         """Have a member looked at that did not answer, unless somebody does."""
@@ -172,6 +203,20 @@ class Liveness:
                 self._view.suspect(node_id, trio.current_time())
         finally:
             self._looked_at.discard(node_id)
+
+    def _look_where_it_was(self, node_id: NodeId, old: Address, new: Address) -> None:
+        """Look whether a node that spoke from another address still answers at the one that is known, unless we do."""
+        if self._nursery is not None and node_id not in self._claims and len(self._claims) < CLAIMS_MAX:
+            self._claims.add(node_id)
+            self._nursery.start_soon(self._settle_claim, node_id, old, new)
+
+    async def _settle_claim(self, node_id: NodeId, old: Address, new: Address) -> None:
+        try:
+            await self.ping(old, limit_s=LOOK_S, expected=node_id)
+        except Unreachable:
+            self._view.moved(node_id, old, new, trio.current_time())
+        finally:
+            self._claims.discard(node_id)
 
     async def _is_reached(self, known: Known) -> bool:
         """Ping a member, and have a few others ping it too; with nobody to ask, our own ping decides."""

@@ -3,9 +3,11 @@
 Laws:
 - a member is a contact of the table, gone since it was one, or in passing: heard, and forgotten `PASSING_S` after it
   was heard last; only contacts are watched, counted as present, and news;
-- hearing a node itself beats whatever others say of it, except that a goodbye is final for that boot id;
+- hearing a node itself beats whatever others say of it, except that its own goodbye is final for that boot id; that it
+  has left, from others, is no more than that it is gone;
 - news names a boot id, so that the death of a node's earlier life says nothing about its present one;
-- a node that is suspected wrongly raises its incarnation, and that overrules the suspicion everywhere;
+- a node that is suspected wrongly raises its incarnation, and that overrules the suspicion everywhere; what others say
+  raises it by so little at a time that nobody can drive it to its end;
 - nothing here waits: `tick` says who is gone, `changes` hands out what others must react to.
 
 Follows SWIM (Das, Gupta, Motivala, 2002), sections 4.1 to 4.3: suspicion, piggy-backed news, shuffled round robin.
@@ -35,6 +37,9 @@ MEMBERS_MAX = 4096  # members, some 600 bytes each: contacts, gone ones, and 2,0
 PAST_BOOTS_MAX = 4  # boot ids of a node's earlier lives: their late datagrams are ignored
 NEWS_HELD_MAX = 256  # news waiting to be passed on
 NEWS_SENDS_FACTOR = 4  # each is passed on 4 ln(N + 1) times: SWIM's lambda, so that all hear it with high probability
+INCARNATION_LEAP_MAX = (
+    1000  # by which others may raise one: a node answers each suspicion by one more, and some are missed
+)
 INDIRECT_PROBES = 3  # members asked to ping one that does not answer: SWIM's k
 
 _WORDS: dict[int, MemberState] = {ALIVE: "alive", SUSPECT: "suspect", GONE: "gone", LEFT: "gone"}
@@ -179,6 +184,12 @@ class Membership:
         if known is not None and known.state == ALIVE and not known.passing:
             self._suspect(known, now)
 
+    def gone(self, node_id: NodeId, now: float) -> None:
+        """Note that it is not where it was: its address is silent, or somebody else's."""
+        known = self._members.get(node_id)
+        if known is not None and known.state <= SUSPECT:
+            self._end(known, GONE, now)
+
     def left(self, node_id: NodeId, boot_id: bytes, now: float) -> None:
         """Note its goodbye."""
         known = self._members.get(node_id)
@@ -259,9 +270,9 @@ class Membership:
         if known is None or news.boot_id != known.info.boot_id:
             new = known is None or news.boot_id not in known.past_boots
             return news.info if new and news.state == ALIVE else None
-        if news.state == LEFT and known.state != LEFT:
-            self._end(known, LEFT, now)
-        elif news.state == ALIVE and known.state == SUSPECT and news.incarnation > known.info.incarnation:
+        if news.incarnation > known.info.incarnation + INCARNATION_LEAP_MAX:
+            return None
+        if news.state == ALIVE and known.state == SUSPECT and news.incarnation > known.info.incarnation:
             known.info = msgspec.structs.replace(known.info, incarnation=news.incarnation)
             known.state, known.deadline = ALIVE, math.inf
             self._tell(news)
@@ -272,18 +283,20 @@ class Membership:
                 known.doubted = True
             else:
                 self._suspect(known, now)
-        elif news.incarnation >= known.info.incarnation and known.state <= SUSPECT and news.state == GONE:
+        elif news.incarnation >= known.info.incarnation and known.state <= SUSPECT and news.state >= GONE:
             self._end(known, GONE, now)
         return None
 
     def _answer_accusation(self, news: News) -> None:
-        if news.boot_id != self.own.boot_id or news.state not in {SUSPECT, GONE}:
+        if news.boot_id != self.own.boot_id or news.state == ALIVE:
+            return
+        if self.own.incarnation + INCARNATION_LEAP_MAX < news.incarnation:
             return
         if news.incarnation >= self.own.incarnation:
             self.own = msgspec.structs.replace(self.own, incarnation=news.incarnation + 1)
             if self.own.router:
                 self._tell_alive(self.own)
-        if news.state == GONE:
+        if news.state >= GONE:
             self._changes.append(Change("accused", NodeId(self.own.node_id)))
 
     def _reborn(self, known: Known, info: NodeInfo) -> None:

@@ -266,7 +266,7 @@ class DhtRouter:
             else:
                 self._view.heard(sender, source, now)
         elif not self._left:
-            if not isinstance(message.question, Ping):  # which tells more: the answer takes in who asks
+            if not isinstance(message.question, (Ping, Goodbye)):  # which tell more, to those who answer them
                 self._view.heard(sender, source, now)
             answers.answer(message, source)
 

@@ -3,7 +3,9 @@
 Laws:
 - of two statements of one provider about one key the higher sequence wins, withdrawals included;
 - a record ends at its deadline, with its provider's goodbye or death, or when the provider begins anew (boot id);
-- whatever is said, the number of records stays within the limits below.
+- whatever is said, the number of records stays within the limits below, and who says nothing is not remembered;
+- where there is no room a host with many records gives way to one with few: one host cannot keep the others out,
+  neither of this node, nor of a key, nor of a sample.
 
 DESIGN.md section 4, "Membership and DHT" (records).
 """
@@ -11,6 +13,7 @@ DESIGN.md section 4, "Membership and DHT" (records).
 import heapq
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from operator import itemgetter
 from random import Random
 
 from p2pmirror.routing.dht.messages import RECORDS_MAX, WITHDRAWN, Entry
@@ -52,6 +55,14 @@ class Source:
     records: dict[Key, Record] = field(default_factory=dict)
 
 
+@dataclass(slots=True)
+class _Host:
+    """The providers of one host, of which something is held."""
+
+    count: int = 0  # records
+    sources: dict[NodeId, Source] = field(default_factory=dict)
+
+
 class Records:
     """The records that this node holds for others and for itself."""
 
@@ -61,6 +72,8 @@ class Records:
         self._by_key: dict[Key, dict[NodeId, Record]] = {}
         self._ends: list[tuple[float, NodeId, Key]] = []  # a heap with an entry for each record; late ones are mended
         self._count = 0
+        self._hosts: dict[str, _Host] = {}  # by the host of the router
+        self._largest: _Host | None = None  # looked for once a batch
 
     def __len__(self) -> int:
         return self._count
@@ -85,7 +98,11 @@ class Records:
         An entry that is older than what is held counts as taken: the provider need not say it again.
         """
         source = self._source_of(node_id, boot_id, addresses, zone)
-        return sum(self._put(source, entry, ttl_s, now) for entry in entries)
+        self._largest = None
+        taken = sum(self._put(source, entry, ttl_s, now) for entry in entries)
+        if not source.records:
+            self._forget(source)
+        return taken
 
     def find(self, key: Key, zone: str, now: float, random: Random, *, but: NodeId) -> list[Record]:
         """Return at most 16 living records of a key, those of providers in `zone` first, none of `but`."""
@@ -99,14 +116,18 @@ class Records:
         ]
         if len(living) > 1:
             random.shuffle(living)
+            if len(living) > RECORDS_MAX:
+                living = self._hosts_first(living, zone)
             living.sort(key=lambda record: self._sources[record.node_id].zone != zone)
         return living[:RECORDS_MAX]
 
     def drop(self, node_id: NodeId) -> int:
         """Forget all that a provider said; return how many records that was."""
-        source = self._sources.pop(node_id, None)
+        source = self._sources.get(node_id)
         if source is None:
             return 0
+        self._forget(source)
+        self._hosts_count(source, -len(source.records))
         for key in source.records:
             self._unlink(node_id, key)
         return len(source.records)
@@ -137,13 +158,12 @@ class Records:
     def _source_of(self, node_id: NodeId, boot_id: bytes, addresses: tuple[Address, Address], zone: str) -> Source:
         """Return the provider as it describes itself now; what it said in an earlier life is forgotten."""
         known = self._sources.get(node_id)
-        if known is not None and known.boot_id != boot_id:
+        if known is not None and (known.boot_id != boot_id or known.router != addresses[0]):
             self.drop(node_id)
             known = None
         if known is None:
             known = self._sources[node_id] = Source(node_id, boot_id, *addresses, zone)
-        known.router, known.registry = addresses
-        known.zone = zone
+        known.registry, known.zone = addresses[1], zone
         known.failures = 0
         return known
 
@@ -154,22 +174,72 @@ class Records:
             return True
         kept_s = max(ttl_s, TOMBSTONE_S_MIN) if entry.state == WITHDRAWN else ttl_s
         if old is None:
-            if not self._has_room(source, key):
+            if not self._make_room(source, key):
                 return False
             old = source.records[key] = Record(source.node_id, key, 0, 0, now + kept_s, None, now)
             self._by_key.setdefault(key, {})[source.node_id] = old
             self._count += 1
+            self._hosts_count(source, 1)
             self._push_end(now + kept_s, source.node_id, key)
         old.sequence, old.state, old.deadline, old.said_at = entry.sequence, entry.state, now + kept_s, now
         old.tag = None if entry.tag is None else entry.tag.as_tag()
         return True
 
-    def _has_room(self, source: Source, key: Key) -> bool:
-        return (
-            self._count < RECORDS_HELD_MAX
-            and len(source.records) < PER_PROVIDER_MAX
-            and len(self._by_key.get(key, ())) < PER_KEY_MAX
-        )
+    def _make_room(self, source: Source, key: Key) -> bool:
+        """Return whether there is room for one more record of a provider, if need be in place of another's."""
+        if len(source.records) >= PER_PROVIDER_MAX:
+            return False
+        held = self._by_key.get(key, {})
+        if len(held) >= PER_KEY_MAX:
+            crowding = self._crowding(held.values(), source.router.host)
+            if crowding is None:
+                return False
+            self._remove(crowding)
+        if self._count >= RECORDS_HELD_MAX:
+            largest = self._largest or max(self._hosts.values(), key=lambda host: host.count)
+            own = self._hosts.get(source.router.host)
+            self._largest = largest
+            if largest.count < 2 + (0 if own is None else own.count):
+                return False
+            self._remove(next(iter(next(iter(largest.sources.values())).records.values())))
+        return True
+
+    def _crowding(self, held: Iterable[Record], newcomer: str) -> Record | None:
+        """Return a record of a host that has more than one of a key; None when the newcomer has one itself."""
+        seen: set[str] = {newcomer}
+        for record in held:
+            host = self._sources[record.node_id].router.host
+            if host in seen:
+                return None if host == newcomer else record
+            seen.add(host)
+        return None
+
+    def _hosts_first(self, living: Iterable[Record], zone: str) -> list[Record]:
+        """Return a sample with one record of each host, those of `zone` first, before a second of any."""
+        seen: dict[str, int] = {}
+        ranked = []
+        for record in living:
+            source = self._sources[record.node_id]
+            rank = seen[source.router.host] = seen.get(source.router.host, -1) + 1
+            ranked.append((rank, source.zone != zone, record))
+        ranked.sort(key=itemgetter(0, 1))
+        return [record for _, _, record in ranked[:RECORDS_MAX]]
+
+    def _hosts_count(self, source: Source, change: int) -> None:
+        """Note that a provider has so many records more."""
+        name = source.router.host
+        host = self._hosts.setdefault(name, _Host())
+        host.count += change
+        if change > 0:
+            host.sources[source.node_id] = source
+        if not host.count:
+            del self._hosts[name]
+
+    def _forget(self, source: Source) -> None:
+        del self._sources[source.node_id]
+        host = self._hosts.get(source.router.host)
+        if host is not None:
+            host.sources.pop(source.node_id, None)
 
     def _push_end(self, deadline: float, node_id: NodeId, key: Key) -> None:
         """Note when to look at a record; a lengthened deadline is seen then, a shortened one is kept by `find`."""
@@ -187,7 +257,8 @@ class Records:
         del source.records[record.key]
         self._unlink(record.node_id, record.key)
         if not source.records:
-            del self._sources[record.node_id]
+            self._forget(source)
+        self._hosts_count(source, -1)
 
     def _unlink(self, node_id: NodeId, key: Key) -> None:
         held = self._by_key[key]

@@ -3,6 +3,7 @@
 Laws:
 - an answer counts only from the address that was asked, under the id that it was asked with, from the node expected;
 - a question is repeated under its own id until its limit; answering it twice does no harm;
+- news rides only to addresses that answered once: whoever invents an address makes nobody send it more than a question;
 - whoever has not proved that it receives at the address it sends from gets a challenge, which is shorter than any
   question, and nothing else; with a key so does whoever did not bind its question to this life and minute of ours;
 - a question may come twice (a repeat, a copy, a replay within a minute), so that what it says must be idempotent;
@@ -44,6 +45,7 @@ from p2pmirror.wire.network import Datagrams
 CORRESPONDENTS_MAX = 4096  # addresses of which something is remembered: contacts, and all who come by within minutes
 SMOOTHING = 0.125  # weight of the newest round trip: TCP's value (RFC 6298, section 2)
 PENDING_MAX = 4096  # questions without an answer: a publishing round has some hundreds under way
+CHALLENGES_MAX = 3  # of one question: one is due, and another one when the receiver restarts meanwhile
 
 FIRST_REPEAT_FRACTION = 1 / 8  # of a question's limit: three repeats; more would drown a busy node in its own echo
 
@@ -71,7 +73,7 @@ class Asked:
     answered: OnAnswer
     sent_at: float
     repeated: bool = False
-    challenged: bool = False
+    challenges: int = 0  # that it was sent again for
 
 
 class Rpc:
@@ -176,8 +178,9 @@ class Rpc:
         """Prepare a question that `send` sends; `end` it in every case. Raises `Unreachable` when too many wait."""
         if len(self._pending) >= PENDING_MAX:
             raise Unreachable(f"{PENDING_MAX} questions wait for an answer already")
-        riding = self._news() if news is None else tuple(news)
         known = self._correspondents.get(to)
+        own_news = self._news() if news is None and known is not None else ()
+        riding = own_news if news is None else tuple(news)
         cookie = NO_COOKIE if known is None else known.cookie
         request = Request(self._random.randbytes(8), self._own_id, cookie, question, riding)
         asked = Asked(request, to, expected, answered, sent_at=0.0)
@@ -260,9 +263,11 @@ class Rpc:
         known = self._correspondent(asked.to)
         known.boot_id, known.clock_ahead_ms = challenge.boot_id, challenge.clock_ms - self.clock_ms()
         known.cookie = challenge.cookie
-        if asked.challenged and asked.request.cookie == challenge.cookie:
+        if asked.challenges and asked.request.cookie == challenge.cookie:
             return  # the answer to an earlier copy of the question: the one with the cookie is under way
-        asked.challenged = True
+        if asked.challenges == CHALLENGES_MAX:
+            return  # it means to be asked for ever
+        asked.challenges += 1
         asked.request = msgspec.structs.replace(asked.request, cookie=challenge.cookie)
         asked.sent_at = trio.current_time()
         self._ask(asked)

@@ -169,7 +169,7 @@ class Search:
             self._on_checking()
         pending_until = None if final else now + PENDING_S
         for each in self.lookup.answered(node_id, new, found=bool(found), pending_until=pending_until):
-            self._addresses[each] = unpack_address(new[each].home)
+            self._addresses[each] = self._view.address(each) or unpack_address(new[each].home)
             self._hops[each] = self._hops[node_id] + 1
         if final:
             self._rpc.end(self._out.pop(node_id).asked)
@@ -182,7 +182,7 @@ class Search:
                 self._rpc.end(out.asked)
                 del self._out[node_id]
                 self.lookup.failed(node_id)
-                self._view.silent(node_id)
+                self._view.silent(node_id, self._addresses[node_id])
 
     def _repeat(self) -> None:
         for out in list(self._out.values()):

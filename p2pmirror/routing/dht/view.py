@@ -5,29 +5,35 @@ Laws:
   step;
 - whom the table has no place for is a member in passing: it may store, ask and be handed out, and nobody is told;
 - only a node that was heard itself becomes a member; introductions by others are addresses to ping;
-- a node id speaks from one address: another address is believed once the known one does not answer.
+- a node id speaks from one address: another address is believed once the known one does not answer;
+- an address speaks for one node id: when it speaks for another one the former is gone, and it may not do so often;
+- a silence at an address counts only when it is the one at which the node is known.
 """
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from random import Random
 
 import msgspec
 
-from p2pmirror.routing.dht.members import Change, Known, Membership
-from p2pmirror.routing.dht.messages import ALIVE, Contact, News, NodeInfo, Store, pack_address, unpack_address
+from p2pmirror.routing.dht.members import FRESH_S, MEMBERS_MAX, Change, Known, Membership
+from p2pmirror.routing.dht.messages import ALIVE, SUSPECT, Contact, News, NodeInfo, Store, pack_address, unpack_address
 from p2pmirror.routing.dht.records import Records
 from p2pmirror.routing.dht.table import Table
 from p2pmirror.wire.address import Address
 from p2pmirror.wire.identity import NodeId
 
+IDS_AT_ONCE = 2  # nodes that may follow one another at an address at once; then one in `FRESH_S`
+SPEAKERS_MAX = 2 * MEMBERS_MAX  # addresses of which it is remembered for whom they spoke last
 SILENT_PASSED_OVER = 4  # contacts near a key that may be silent without an answer getting shorter
 
 
 class View:
     """Members, table and records of one node.
 
-    `on_change` is told who joined, came back or is gone; `meet` has an address pinged, `on_silent` has a member looked
-    at that did not answer.
+    `on_change` is told who joined, came back or is gone; `meet` has an address pinged, `introduced` has it pinged in a
+    while, `on_silent` has a member looked at that did not answer, `on_claimed` has a node looked at, where it was, that
+    has spoken from another address.
     """
 
     def __init__(self, own: NodeInfo, random: Random) -> None:
@@ -38,7 +44,10 @@ class View:
         self.random = random
         self.on_change: Callable[[Change], None] = lambda _: None
         self.meet: Callable[[Address], None] = lambda _: None
+        self.introduced: Callable[[NodeId, Address], None] = lambda _id, _address: None
         self.on_silent: Callable[[Known], None] = lambda _: None
+        self.on_claimed: Callable[[NodeId, Address, Address], None] = lambda _node_id, _old, _new: None
+        self._speakers: OrderedDict[Address, tuple[NodeId, float]] = OrderedDict()  # for whom, and forgiven when
 
     @property
     def own(self) -> NodeInfo:
@@ -62,13 +71,12 @@ class View:
         node_id = NodeId(info.node_id)
         info = msgspec.structs.replace(info, router=pack_address(source))
         known = self.members.get(node_id)
-        if known is not None and known.router != source and self.members.is_fresh(node_id, now):
-            self.members.doubt(node_id)
-            self.meet(known.router)
-            self.meet(source)
+        if known is not None and known.router != source and known.state <= SUSPECT:
+            self.on_claimed(node_id, known.router, source)
             return False
-        if not self.members.met(info, now):
+        if self._speaks_for_another(node_id, source, now) or not self.members.met(info, now):
             return False
+        self._speaks(node_id, source, now)
         self._into_table(node_id, source)
         return True
 
@@ -76,11 +84,21 @@ class View:
         """Take in news that rode on a datagram."""
         for info in self.members.apply(news, now):
             if self.table.wants(NodeId(info.node_id)):
-                self.meet(unpack_address(info.router))
+                self.introduced(NodeId(info.node_id), unpack_address(info.router))
         self._settle()
 
-    def silent(self, node_id: NodeId) -> None:
-        """Note that a question to it had no answer: a contact is looked at, and nobody else's records are kept long."""
+    def address(self, node_id: NodeId) -> Address | None:
+        """Return where the router of a node is: as a member that is there, else as the source of records."""
+        known = self.members.get(node_id)
+        if known is not None and known.state <= SUSPECT:
+            return known.router
+        source = self.records.source(node_id)
+        return None if source is None else source.router
+
+    def silent(self, node_id: NodeId, address: Address) -> None:
+        """Note that a question to it there had no answer: a contact is looked at, others' records are not kept long."""
+        if address != self.address(node_id):
+            return  # whoever named that address was wrong, or lied
         known = self.members.get(node_id)
         if known is not None and known.is_present:
             self.table.failed(node_id)
@@ -93,6 +111,14 @@ class View:
         self.members.suspect(node_id, now)
         self._settle()
 
+    def moved(self, node_id: NodeId, old: Address, new: Address, now: float) -> None:
+        """Note that nobody answers for a node where it was; the address from which it spoke is asked again."""
+        if self.address(node_id) == old:
+            self.members.gone(node_id, now)
+            self.records.drop(node_id)
+            self._settle()
+        self.meet(new)
+
     def left(self, node_id: NodeId, boot_id: bytes, now: float) -> None:
         """Note its goodbye."""
         self.members.left(node_id, boot_id, now)
@@ -101,6 +127,10 @@ class View:
     def keep(self, node_id: NodeId, source: Address, store: Store, now: float) -> int:
         """Keep what a node says that it has; return how many entries were taken."""
         if not self.members.accepts(node_id, store.boot_id, source) or node_id == self.own_id:
+            return 0
+        held = self.records.source(node_id)
+        if held is not None and held.router != source:
+            self.on_claimed(node_id, held.router, source)
             return 0
         return self._keep(node_id, source, store, now)
 
@@ -155,6 +185,26 @@ class View:
             else:
                 self.table.turn_away(node_id)
         self._settle()
+
+    def _speaks_for_another(self, node_id: NodeId, source: Address, now: float) -> bool:
+        """Whether an address has changed its node too often; the node for which it spoke before is gone otherwise."""
+        other, due = self._speakers.get(source, (node_id, now))
+        known = self.members.get(other)
+        if other == node_id or known is None or known.router != source or known.state > SUSPECT:
+            return False
+        if due > now + IDS_AT_ONCE * FRESH_S:
+            return True
+        self.members.gone(other, now)
+        self._settle()
+        return False
+
+    def _speaks(self, node_id: NodeId, source: Address, now: float) -> None:
+        other, due = self._speakers.get(source, (None, now))
+        if other != node_id:
+            self._speakers[source] = node_id, max(due, now) + FRESH_S
+            self._speakers.move_to_end(source)
+            if len(self._speakers) > SPEAKERS_MAX:
+                self._speakers.popitem(last=False)
 
     def _settle(self) -> None:
         for change in self.members.changes():
