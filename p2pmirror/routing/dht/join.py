@@ -81,7 +81,7 @@ class Join:
             now = trio.current_time()
             if self._knock_now or now >= next_knock:
                 next_knock, self._knock_now = now + self._jittered(BOOTSTRAP_S), False
-                await self._knock()
+                await self._knock_at_others()
             if now >= next_exchange:
                 next_exchange = now + self._jittered(EXCHANGE_S)
                 await self._exchange()
@@ -109,20 +109,33 @@ class Join:
         contacts = self._view.table.contacts()
         return [each.address for each in self._view.random.sample(contacts, min(TEACHERS, len(contacts)))]
 
-    async def _knock(self) -> None:
-        """Ping some of the bootstrap's addresses; whoever answers and is not this node is a member."""
+    async def _knock(self) -> list[Address]:
+        """Ping some of the bootstrap's addresses, and return them; who answers and is not this node is a member."""
         if self._bootstrap is None:
-            return
+            return []
         named = await self._bootstrap.addresses()
         chosen = self._view.random.sample(named, min(len(named), KNOCKS_MAX))  # in the order of chance
         await self._meeting.meet_all(chosen, limit_s=KNOCK_S)
+        return chosen
+
+    async def _knock_at_others(self) -> None:
+        """Knock although not alone; a stranger who opens may have a whole cluster behind him, and is asked for it."""
+        known = {contact.address for contact in self._view.table.contacts()}
+        knocked = await self._knock()
+        strangers = [each.address for each in self._view.table.contacts() if each.address not in known]
+        opened = [address for address in strangers if address in knocked]
+        if opened:
+            await self._learn(self._view.random.choice(opened))
 
     async def _exchange(self) -> None:
-        """Read a page of somebody's list, from anywhere in it."""
+        """Read a page of somebody's list, from anywhere in it, and all of the list where strangers are on that page."""
         contacts = self._view.table.contacts()
-        if contacts:
-            teacher = self._view.random.choice(contacts).address
-            await self._meet((await self._page(teacher, self._view.random.randbytes(20))).infos)
+        if not contacts:
+            return
+        teacher = self._view.random.choice(contacts).address
+        page = await self._page(teacher, self._view.random.randbytes(20))
+        if self._wanted(page.infos):
+            await self._learn(teacher)
 
     async def _learn(self, teacher: Address) -> bool:
         """Read a member's list, and ping whoever is new; return whether it showed that not everybody can be known.
@@ -156,8 +169,11 @@ class Join:
 
     async def _meet(self, infos: Iterable[NodeInfo]) -> None:
         """Ping those who are new and wanted."""
-        wanted = [info for info in infos if info.router and self._view.table.wants(NodeId(info.node_id))]
-        await self._meeting.meet_all((unpack_address(info.router) for info in wanted), limit_s=MEET_ALL_S)
+        addresses = (unpack_address(info.router) for info in self._wanted(infos))
+        await self._meeting.meet_all(addresses, limit_s=MEET_ALL_S)
+
+    def _wanted(self, infos: Iterable[NodeInfo]) -> list[NodeInfo]:
+        return [info for info in infos if info.router and self._view.table.wants(NodeId(info.node_id))]
 
     def _jittered(self, seconds: float) -> float:
         return seconds * self._view.random.uniform(0.8, 1.2)
