@@ -105,6 +105,11 @@ class SimulatedNode(ABC):
         """Whether its process runs."""
         return self._life is not None and not self._life.ended.is_set()
 
+    @property
+    def up(self) -> bool:
+        """Whether its process runs and has its ports: it can be asked."""
+        return self._life is not None and self._life.began.is_set() and not self._life.ended.is_set()
+
     def __str__(self) -> str:
         return f"node {self.number} ({self.host})"
 

@@ -9,7 +9,7 @@ Laws, which `Story.watched` looks at all the time:
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -31,6 +31,8 @@ DEAD_S = 10.0  # a dead node may be handed out for so long (routing.protocol)
 LEFT_S = 0.1  # one that said goodbye no longer than this after its process ended: what is on its way arrives
 LOOKUP_S = 2.0  # a lookup's limits add up to less, a holder that pings its providers included
 TICK_S = 0.25  # new lives are seen, and numbers taken, as often
+SETTLING_S, WALKED_S = 1.0, 5.0  # what a router is told to say is known; what is in a layout is hashed, and said
+FOUND_PERCENT_MIN = 99.0  # of the lookups of what was there for a while, and stayed
 ASKED_MAX = 32  # nodes that are asked what they found, and looked into: of more, as many are drawn
 KNOWN_ENOUGH = CONTACTS_MAX * 2 // 3  # contacts of a node of a large cluster that has joined; others come by and by
 JOIN_LIMIT_S = 60.0  # a cluster of any size stands within this
@@ -68,6 +70,7 @@ class Story:
         self.sim = sim
         self.parameters = parameters
         self.holdings: dict[Key, set[int]] = {}
+        self.records_per_holding = 1  # a whole agent that has a blob says its manifest, its config and its tag too
         self.seen = Seen()
         self.peak_per_node = 0  # datagrams that one node sent, and had delivered, in one second
         self.peak_mean = 0.0  # datagrams sent in one second, but for lookups, over the nodes that ran
@@ -75,7 +78,7 @@ class Story:
         self._offers: dict[int, list[Key]] = {}
         self._by_id: dict[NodeId, Node] = {}
         self._former: dict[tuple[NodeId, Address], float] = {}
-        self._boots: dict[int, int] = {}
+        self._lives: dict[int, tuple[int, float]] = {}  # which life was seen last, and since when
         self._leavers: set[int] = set()
         self._sent_in_all = 0.0
         self._sent: dict[str, int] = {}
@@ -97,24 +100,22 @@ class Story:
 
     # --- the cluster ---
 
-    async def stand(self, add: Callable[[], Awaitable[Node]], count: int, *, within_s: float = 2.0) -> None:
-        """Add so many nodes within some seconds, and wait until each knows enough of the others among them."""
-        starts = sorted(self.sim.random("starts").uniform(0, within_s) for _ in range(count))
+    async def stand(self, nodes: Sequence[Node], *, within_s: float = 2.0) -> None:
+        """Start nodes within some seconds, and wait until each knows enough of the others among them."""
+        starts = sorted(self.sim.random("starts").uniform(0, within_s) for _ in nodes)
         began = self.sim.now
-        nodes = []
         async with trio.open_nursery() as nursery:
-            for start in starts:
+            for start, node in zip(starts, nodes, strict=True):
                 await trio.sleep_until(began + start)
-                nodes.append(await add())
-                nursery.start_soon(nodes[-1].start)
+                nursery.start_soon(node.start)
         stands = self.sim.checks.declare("the cluster stands")
         await stands.within(JOIN_LIMIT_S, lambda: self.ignorant(nodes), every_s=1.0)
 
-    async def ignorant(self, nodes: list[Node] | None = None) -> str | None:
+    async def ignorant(self, nodes: Sequence[Node] | None = None) -> str | None:
         """Say who of these nodes, or of all that run, has not joined or does not know enough yet."""
-        asked = self.sim.alive() if nodes is None else nodes
+        asked = [node for node in (self.sim.members if nodes is None else nodes) if node.alive]
         enough = min(len(asked) - 1, KNOWN_ENOUGH)
-        ignorant = [(node, known) for node in asked if (known := _known(node)) < enough or not node.router.joined]
+        ignorant = [(node, known) for node in asked if (known := _known(node)) < enough]
         return f"{len(ignorant)} do not; {ignorant[0][0]} knows {ignorant[0][1]} of {enough}" if ignorant else None
 
     def deal(self, numbers: Iterable[int] | None = None) -> None:
@@ -131,17 +132,27 @@ class Story:
             self.holdings.setdefault(key, set()).add(number)
             self._offers.setdefault(number, []).append(key)
             node = self.sim.members[number]
-            if node.alive and isinstance(node, RouterAlone):
+            if node.up and isinstance(node, RouterAlone):
                 node.router.advertise({key: Offer()})
 
     def moved(self, node: Node, from_registry: Address) -> None:
         """Note that a node, which does not run now, will be elsewhere."""
         self._former[node.node_id, from_registry] = self.sim.now
 
+    def up(self) -> list[Node]:
+        """Return the nodes that can be asked."""
+        return [node for node in self.sim.members if node.up]
+
+    def is_settled(self, node: Node) -> bool:
+        """Whether a node runs, and has had the time to say what it has."""
+        boots, since = self._lives.get(node.number, (0, 0.0))
+        settling_s = SETTLING_S if isinstance(node, RouterAlone) else WALKED_S
+        return node.up and node.boots == boots and self.sim.now >= since + settling_s
+
     def providers(self, key: Key, asker: Node) -> set[NodeId]:
         """Return who has a key, runs, and is not the asker."""
         members = (self.sim.members[number] for number in self.holdings[key])
-        return {node.node_id for node in members if node.alive and node is not asker and not self.apart(asker, node)}
+        return {node.node_id for node in members if node.up and node is not asker and not self.apart(asker, node)}
 
     # --- while faults happen ---
 
@@ -208,13 +219,12 @@ class Story:
 
     def _say_again(self) -> None:
         """Let every router that began a new life say what it has; whole agents do so by themselves."""
-        for number, keys in self._offers.items():
-            node = self.sim.members[number]
-            if node.alive and node.boots != self._boots.get(number):
-                self._boots[number] = node.boots
-                self._leavers.discard(number)
+        for node in self.sim.members:
+            if node.up and node.boots != self._lives.get(node.number, (0, 0.0))[0]:
+                self._lives[node.number] = node.boots, self.sim.now
+                self._leavers.discard(node.number)
                 if isinstance(node, RouterAlone):
-                    node.router.advertise(dict.fromkeys(keys, Offer()))
+                    node.router.advertise(dict.fromkeys(self._offers.get(node.number, ()), Offer()))
 
     async def _look_up_for_ever(self) -> None:
         random = self.sim.random("lookups")
@@ -222,19 +232,23 @@ class Story:
         async with trio.open_nursery() as nursery:
             while True:
                 await trio.sleep(random.expovariate(self.parameters.lookups_per_s))
-                asker = random.choice(self.sim.alive())
+                asker = random.choice(self.up())
                 if asker.router.joined:
                     nursery.start_soon(self._look_up, asker, random.choice(keys))
 
     async def _look_up(self, asker: Node, key: Key) -> None:
-        before, boots = self.providers(key, asker), asker.boots
+        before, boots = self._settled(key, asker), asker.boots
         found = await self.find(asker, key)
         if not asker.alive or asker.boots != boots:
             return
         self.seen.lookups += 1
-        if there := before & self.providers(key, asker):
+        if there := before & self._settled(key, asker):
             self.seen.possible += 1
             self.seen.found += bool(there & found)
+
+    def _settled(self, key: Key, asker: Node) -> set[NodeId]:
+        settled = (self.sim.members[number] for number in self.holdings[key])
+        return {node.node_id for node in settled if self.is_settled(node)} & self.providers(key, asker)
 
     async def _measure_for_ever(self, mean_max: float) -> None:
         random = self.sim.random("looked into")
@@ -242,7 +256,7 @@ class Story:
         self._sent.clear()
         while True:
             await trio.sleep(1.0)
-            alive = self.sim.alive()
+            alive = self.up()
             mean = self._sent_by_routers() / len(alive)
             peak = max(self._sent.values(), default=0)
             self._sent.clear()
@@ -256,7 +270,7 @@ class Story:
         """Look into a node."""
         view = node.router._view  # noqa: SLF001  # what is bounded is not shown to anybody else
         news = len(view.members._news)  # noqa: SLF001  # see above
-        said = sum(len(numbers) for numbers in self.holdings.values())
+        said = sum(len(numbers) for numbers in self.holdings.values()) * self.records_per_holding
         within = len(view.table) <= CONTACTS_MAX and len(view.members) <= MEMBERS_MAX and news <= NEWS_HELD_MAX
         self._bounded.holds(
             within and len(view.records) <= said,
@@ -281,13 +295,20 @@ class Story:
 
     # --- after healing ---
 
+    def found_mostly(self) -> None:
+        """Look whether nearly all lookups so far found somebody who was there all the time; one may always miss."""
+        check = self.sim.checks.declare(f"{FOUND_PERCENT_MIN:g} % of the lookups find somebody who is there")
+        seen = self.seen
+        enough = 100 * (seen.found + 1) >= FOUND_PERCENT_MIN * seen.possible
+        check.holds(enough, f"{seen.found} of {seen.possible} did")
+
     async def all_found(self, limit_s: float, *, after: str) -> float:
         """Wait until some nodes find all living providers of all keys; return how long that took.
 
         Then each of them looks up each key once more, and must find the same.
         """
         check = self.sim.checks.declare(f"every provider is found by everybody asked, after {after}")
-        alive = self.sim.alive()
+        alive = self.up()
         askers = self.sim.random("askers").sample(alive, min(ASKED_MAX, len(alive)))
         each = max(1, min(len(askers), PAIRS_MAX // len(self.holdings)))
         pairs = [(asker, key) for key in self.holdings for asker in self.sim.random("askers").sample(askers, each)]
@@ -343,4 +364,7 @@ class Story:
 
 
 def _known(node: Node) -> int:
+    """Return how many others a node knows; -1 while it has not joined."""
+    if not node.up or not node.router.joined:
+        return -1
     return sum(each.state != "gone" for each in node.router.members())

@@ -70,7 +70,7 @@ async def _stand(sim: Simulation, story: Story, begin: int, end: int, *, by_name
     """Let the nodes of these numbers be a cluster, whose bootstrap is a name or a file of its own."""
     _name(sim, begin, range(begin, min(end, begin + BOOTSTRAP_HOSTS)), by_name=by_name)
     setting = f"dns:{_of(begin)}" if by_name else f"file:/{_of(begin)}"
-    await story.stand(lambda: sim.add_router(start=False, bootstrap=setting), end - begin)
+    await story.stand([await sim.add_router(start=False, bootstrap=setting) for _ in range(begin, end)])
 
 
 def _name(sim: Simulation, begin: int, numbers: Iterable[int], *, by_name: bool) -> None:
