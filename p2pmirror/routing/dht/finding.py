@@ -6,10 +6,11 @@ provider that this node has never met is pinged before it is handed on.
 """
 
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Iterable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from random import Random
+from typing import TypeAlias
 
 import trio
 
@@ -28,6 +29,8 @@ from p2pmirror.wire.identity import NodeId
 PROVIDERS_MAX = 256  # providers of one lookup: 8 holders with a sample of 16 each, twice over
 HANDED_OUT_MAX = 4096  # providers for which it is remembered who named them, for `failed`
 REPORT_S = 0.5  # telling a holder that a dial failed
+
+_Said: TypeAlias = trio.MemorySendChannel[Provider | Checking]
 
 
 class Finder:
@@ -59,13 +62,14 @@ class Finder:
         lookup = self._lookups.get(key)
         if lookup is None:
             lookup = self._begin(key)
-        with lookup.followed() as found:
-            try:
+        said, found = lookup.follow()
+        try:
+            with said, found:
                 yield found
-            finally:
-                if lookup.followers == 1:
-                    self._forget(key, lookup)
-                    lookup.scope.cancel()
+        finally:
+            if lookup.left_by(said):
+                self._forget(key, lookup)
+                lookup.scope.cancel()
 
     def failed(self, node_id: NodeId) -> None:
         """Have whoever named this provider look at it, and look at it from here."""
@@ -172,27 +176,23 @@ class _Lookup:
         self._met: set[NodeId] = set()
         self._said: list[Provider | Checking] = []
         self._ended = False
-        self._followers: list[trio.MemorySendChannel[Provider | Checking]] = []
+        self._followers: list[_Said] = []
 
-    @property
-    def followers(self) -> int:
-        """How many follow it."""
-        return len(self._followers)
-
-    @contextmanager
-    def followed(self) -> Iterator[trio.MemoryReceiveChannel[Provider | Checking]]:
-        """Give a channel of everything that was found, from the first on; it ends with the lookup."""
-        send, receive = trio.open_memory_channel[Provider | Checking](PROVIDERS_MAX + 1)  # room for all: nobody waits
+    def follow(self) -> tuple[_Said, trio.MemoryReceiveChannel[Provider | Checking]]:
+        """Open a channel of everything that was found, from the first on; it ends with the lookup."""
+        ends: tuple[_Said, trio.MemoryReceiveChannel[Provider | Checking]]
+        send, _ = ends = trio.open_memory_channel(PROVIDERS_MAX + 1)  # room for all: nobody waits
         for each in self._said:
             send.send_nowait(each)
         self._followers.append(send)
         if self._ended:
             send.close()
-        try:
-            with receive, send:
-                yield receive
-        finally:
-            self._followers.remove(send)
+        return ends
+
+    def left_by(self, follower: _Said) -> bool:
+        """Tell one follower nothing more; return whether he was the last."""
+        self._followers.remove(follower)
+        return not self._followers
 
     def has(self, node_id: NodeId) -> bool:
         """Whether a provider was told."""

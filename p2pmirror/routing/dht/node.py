@@ -5,7 +5,7 @@ goodbye is the last that is heard of this node.
 """
 
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from random import Random
@@ -184,17 +184,9 @@ class DhtRouter:
             for known in self._view.members.all()
         ]
 
-    @asynccontextmanager
-    async def find(self, key: Key) -> AsyncIterator[trio.MemoryReceiveChannel[Provider | Checking]]:
+    def find(self, key: Key) -> AbstractAsyncContextManager[trio.MemoryReceiveChannel[Provider | Checking]]:
         """Look a key up; see `protocol.Router.find`. Before `run` nobody is found."""
-        if self._running is None:
-            send, receive = trio.open_memory_channel[Provider | Checking](0)
-            send.close()
-            with receive:
-                yield receive
-            return
-        async with self._running.finder.find(key) as found:
-            yield found
+        return _nobody() if self._running is None else self._running.finder.find(key)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Join, answer, tell and watch until cancelled. Raises OSError when the port cannot be had."""
@@ -297,6 +289,14 @@ class DhtRouter:
             self._running.join.changed()
             if change.kind == "returned":
                 self._running.liveness.accuse(change.node_id)
+
+
+@asynccontextmanager
+async def _nobody() -> AsyncIterator[trio.MemoryReceiveChannel[Provider | Checking]]:
+    send, receive = trio.open_memory_channel[Provider | Checking](0)
+    send.close()
+    with receive:
+        yield receive
 
 
 def _own_clock_ms() -> int:

@@ -194,8 +194,9 @@ class Rpc:
         self._ask(asked)
 
     def end(self, asked: Asked) -> None:
-        """Take no more answers to it."""
+        """Take no more answers to it, and let go of whoever waited for them: they mostly hold the question."""
         self._pending.pop(asked.request.id, None)
+        asked.answered = _nobody_waits
 
     def reply(self, request: Request, source: Address, answer: AnyAnswer) -> None:
         """Answer a request that `received` handed out."""
@@ -299,3 +300,7 @@ class Rpc:
         if known is not None:
             known.expected_cookie = cookie
         return cookie
+
+
+def _nobody_waits(_: AnyAnswer) -> None:
+    pass
