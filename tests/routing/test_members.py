@@ -156,13 +156,19 @@ def test_a_new_boot_is_a_new_life() -> None:
     assert state(members, 1) == "alive"
 
 
-def test_another_address_speaks_for_a_node_only_when_it_is_gone() -> None:
-    """Records from another address are taken from strangers and for nodes that are gone."""
-    members = membership(1)
+def test_another_address_speaks_for_a_node_only_when_it_is_lost_or_has_left() -> None:
+    """Records from another address are taken from strangers, and for nodes that were looked for where they were."""
+    members = membership(1, 2)
     assert members.accepts(node(9), BOOT, at(3))
     assert not members.accepts(node(1), BOOT, at(3))
     members.apply([news(1, GONE)], 1)
+    assert not members.accepts(node(1), BOOT, at(3))
+    members.lost(node(1), 2)
     assert members.accepts(node(1), BOOT, at(3))
+    assert members.heard(node(1), at(1), 3)
+    assert not members.accepts(node(1), BOOT, at(3))
+    members.left(node(2), BOOT, 1)
+    assert members.accepts(node(2), REBOOT, at(3))
 
 
 def test_an_older_introduction_does_not_replace_a_newer_one() -> None:

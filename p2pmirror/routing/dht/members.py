@@ -53,6 +53,7 @@ class Known:
     state: int
     last_heard: float  # -inf: never
     doubted: bool = False  # a dial or a ping failed since it was heard
+    lost: bool = False  # whether its address was silent when it was said to be at another one
     passing: bool = True  # whether it is no contact of the table
     deadline: float = math.inf  # suspect: gone then; gone: forgotten then
     past_boots: tuple[bytes, ...] = ()
@@ -127,7 +128,12 @@ class Membership:
             return True
         if boot_id in known.past_boots or (known.info.boot_id == boot_id and known.state == LEFT):
             return False
-        return known.router == router or known.state in {GONE, LEFT}
+        return known.router == router or self.may_move(node_id)
+
+    def may_move(self, node_id: NodeId) -> bool:
+        """Whether a node may be believed at another address: unknown, said goodbye, or was looked for where it was."""
+        known = self._members.get(node_id)
+        return known is None or known.state == LEFT or known.lost
 
     def met(self, info: NodeInfo, now: float) -> bool:
         """Take in what a node that was heard says of itself (`router` filled in); return whether it was believed."""
@@ -184,10 +190,13 @@ class Membership:
         if known is not None and known.state == ALIVE and not known.passing:
             self._suspect(known, now)
 
-    def gone(self, node_id: NodeId, now: float) -> None:
+    def lost(self, node_id: NodeId, now: float) -> None:
         """Note that it is not where it was: its address is silent, or somebody else's."""
         known = self._members.get(node_id)
-        if known is not None and known.state <= SUSPECT:
+        if known is None:
+            return
+        known.lost = True
+        if known.state <= SUSPECT:
             self._end(known, GONE, now)
 
     def left(self, node_id: NodeId, boot_id: bytes, now: float) -> None:
@@ -307,7 +316,7 @@ class Membership:
         known.info, known.state, known.passing = info, GONE, True  # and revived by whoever calls this
 
     def _revive(self, known: Known, now: float) -> None:
-        known.last_heard, known.doubted = now, False
+        known.last_heard, known.doubted, known.lost = now, False, False
         if known.state == ALIVE:
             return
         known.deadline = math.inf

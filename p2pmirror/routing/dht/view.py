@@ -71,7 +71,7 @@ class View:
         node_id = NodeId(info.node_id)
         info = msgspec.structs.replace(info, router=pack_address(source))
         known = self.members.get(node_id)
-        if known is not None and known.router != source and known.state <= SUSPECT:
+        if known is not None and known.router != source and not self.members.may_move(node_id):
             self.on_claimed(node_id, known.router, source)
             return False
         if self._speaks_for_another(node_id, source, now) or not self.members.met(info, now):
@@ -113,10 +113,12 @@ class View:
 
     def moved(self, node_id: NodeId, old: Address, new: Address, now: float) -> None:
         """Note that nobody answers for a node where it was; the address from which it spoke is asked again."""
-        if self.address(node_id) == old:
-            self.members.gone(node_id, now)
+        known, held = self.members.get(node_id), self.records.source(node_id)
+        if known is not None and known.router == old:
+            self.members.lost(node_id, now)
+        if held is not None and held.router == old:
             self.records.drop(node_id)
-            self._settle()
+        self._settle()
         self.meet(new)
 
     def left(self, node_id: NodeId, boot_id: bytes, now: float) -> None:
@@ -126,11 +128,12 @@ class View:
 
     def keep(self, node_id: NodeId, source: Address, store: Store, now: float) -> int:
         """Keep what a node says that it has; return how many entries were taken."""
-        if not self.members.accepts(node_id, store.boot_id, source) or node_id == self.own_id:
+        known, held = self.members.get(node_id), self.records.source(node_id)
+        former = held if known is None else known
+        if former is not None and former.router != source and not (known and self.members.may_move(node_id)):
+            self.on_claimed(node_id, former.router, source)
             return 0
-        held = self.records.source(node_id)
-        if held is not None and held.router != source:
-            self.on_claimed(node_id, held.router, source)
+        if node_id == self.own_id or not self.members.accepts(node_id, store.boot_id, source):
             return 0
         return self._keep(node_id, source, store, now)
 
@@ -194,7 +197,7 @@ class View:
             return False
         if due > now + IDS_AT_ONCE * FRESH_S:
             return True
-        self.members.gone(other, now)
+        self.members.lost(other, now)
         self._settle()
         return False
 
