@@ -11,7 +11,7 @@ Follows the Kademlia paper, section 2.3, as a sliding window instead of rounds. 
 twice. DESIGN.md section 4, "Lookup".
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -80,9 +80,9 @@ class Lookup:
 
     def next_asks(self, now: float) -> list[NodeId]:
         """Return whom to ask now; each is then to be reported as `asked`. Empty once `ended`."""
-        if self.ended(now):
-            return []
         window = self._window(now)
+        if self._is_over(window):
+            return []
         busy = sum(_takes_a_place(each, now) for each in self._ordered)
         found = sum(each.found for each in self._ordered)
         places = (
@@ -122,13 +122,7 @@ class Lookup:
 
     def ended(self, now: float) -> bool:
         """Whether nothing more is worth waiting for."""
-        window = self._window(now)
-        if sum(each.found for each in self._ordered) >= self._enough(len(window)) > 0:
-            return True
-        if any(each.state is not _State.ANSWERED for each in window):
-            return False
-        silent = sum(each.state is _State.ASKED for each in self._ordered)
-        return silent == 0 or (len(window) > 1 and silent <= len(window))
+        return self._is_over(self._window(now))
 
     def next_deadline(self, now: float) -> float | None:
         """Return when to look again although nothing happened, or None when only answers and failures matter."""
@@ -149,6 +143,14 @@ class Lookup:
             if len(window) == self._holders:
                 break
         return window
+
+    def _is_over(self, window: Sequence[_Candidate]) -> bool:
+        if sum(each.found for each in self._ordered) >= self._enough(len(window)) > 0:
+            return True
+        if any(each.state is not _State.ANSWERED for each in window):
+            return False
+        silent = sum(each.state is _State.ASKED for each in self._ordered)
+        return silent == 0 or (len(window) > 1 and silent <= len(window))
 
     def _enough(self, holders: int) -> int:
         """Return how many of the holders that are there must have given records."""
