@@ -70,7 +70,8 @@ class Pulls:
         async with trio.open_nursery() as nursery:
             while True:
                 await trio.sleep(random.expovariate(per_s))
-                nursery.start_soon(self._pull, random.choice(self._story.up()), random.choice(digests))
+                if up := self._story.up():
+                    nursery.start_soon(self._pull, random.choice(up), random.choice(digests))
 
     async def _pull(self, node: object, digest: Digest) -> None:
         assert isinstance(node, WholeNode)

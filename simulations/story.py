@@ -232,8 +232,8 @@ class Story:
         async with trio.open_nursery() as nursery:
             while True:
                 await trio.sleep(random.expovariate(self.parameters.lookups_per_s))
-                asker = random.choice(self.up())
-                if asker.router.joined:
+                up = self.up()
+                if up and (asker := random.choice(up)).router.joined:
                     nursery.start_soon(self._look_up, asker, random.choice(keys))
 
     async def _look_up(self, asker: Node, key: Key) -> None:
@@ -257,7 +257,7 @@ class Story:
         while True:
             await trio.sleep(1.0)
             alive = self.up()
-            mean = self._sent_by_routers() / len(alive)
+            mean = self._sent_by_routers() / max(1, len(alive))
             peak = max(self._sent.values(), default=0)
             self._sent.clear()
             self.peak_mean, self.peak_per_node = max(self.peak_mean, mean), max(self.peak_per_node, peak)
