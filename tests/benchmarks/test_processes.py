@@ -1,5 +1,6 @@
 """What the bench asks the kernel about processes."""
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -8,7 +9,7 @@ import time
 
 import pytest
 
-from benchmarks.processes import cpu_s
+from benchmarks.processes import cpu_s, undisturbed
 
 BURN_S = 0.05
 
@@ -39,3 +40,12 @@ def test_the_time_of_another_process():
         process.kill()
     with pytest.raises(OSError):
         cpu_s(process.pid)
+
+
+def test_going_first_ends_with_the_block():
+    """However the block ends, this process is scheduled as before; where it may not go first, it goes on as it is."""
+    before = os.sched_getscheduler(0)
+    with contextlib.suppress(KeyError), undisturbed() as is_first:
+        assert (os.sched_getscheduler(0) == os.SCHED_FIFO) is is_first
+        raise KeyError
+    assert os.sched_getscheduler(0) == before
