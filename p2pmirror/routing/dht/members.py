@@ -37,6 +37,7 @@ MEMBERS_MAX = 4096  # members, some 600 bytes each: contacts, gone ones, and 2,0
 PAST_BOOTS_MAX = 4  # boot ids of a node's earlier lives: their late datagrams are ignored
 NEWS_HELD_MAX = 256  # news waiting to be passed on
 NEWS_SENDS_FACTOR = 4  # each is passed on 4 ln(N + 1) times: SWIM's lambda, so that all hear it with high probability
+NEWCOMER_SENDS_FACTOR = 1  # a newcomer also introduces itself
 INCARNATION_LEAP_MAX = (
     1000  # by which others may raise one: a node answers each suspicion by one more, and some are missed
 )
@@ -241,6 +242,11 @@ class Membership:
         alive = [each for each in self.present() if each.state == ALIVE and each.info.node_id != but]
         return self._random.sample(alive, min(INDIRECT_PROBES, len(alive)))
 
+    @property
+    def has_changed(self) -> bool:
+        """Whether `changes` has something to hand out."""
+        return bool(self._changes)
+
     def changes(self) -> list[Change]:
         """Hand out, once, what has changed."""
         changes, self._changes = self._changes, []
@@ -251,9 +257,10 @@ class Membership:
         if not self._news:
             return ()
         told = [self._news.popitem(last=False) for _ in range(min(NEWS_MAX, len(self._news)))]
-        sends_max = math.ceil(NEWS_SENDS_FACTOR * math.log(len(self._members) + 2))
+        periods = math.log(len(self._members) + 2)
         for node_id, (news, count) in told:
-            if count + 1 < sends_max:
+            factor = NEWCOMER_SENDS_FACTOR if news.state == ALIVE and news.incarnation == 0 else NEWS_SENDS_FACTOR
+            if count + 1 < factor * periods:
                 self._news[node_id] = (news, count + 1)
         return tuple(news for _, (news, _) in told)
 
