@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
-from benchmarks import answers, bulk, crowd, footprint, lookups
+from benchmarks import answers, bulk, crowd, footprint, lookups, simulated
 from benchmarks.facts import facts
 from benchmarks.places import kept_clean, namespaces
 from benchmarks.rows import Row, table
@@ -32,6 +32,7 @@ GROUPS: dict[str, Callable[[Stage], list[Row]]] = {
     "memory": footprint.memory,
     "idle": footprint.idle,
     "crowd": crowd.idle,
+    "simulated": simulated.join,
     "start": footprint.start,
 }
 

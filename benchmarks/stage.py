@@ -42,6 +42,7 @@ class Scale:
     idle_s: float = 30.0
     crowd_agents: int = 100  # some 45 MiB each
     crowd_s: float = 30.0
+    simulated_nodes: int = 300  # a thousand take minutes
     settle_s: float = 5.0
     start_blobs: int = 2000
     starts: int = 5
@@ -61,6 +62,7 @@ QUICK = Scale(
     idle_s=1.0,
     crowd_agents=5,
     crowd_s=1.0,
+    simulated_nodes=20,
     settle_s=0.5,
     start_blobs=100,
     starts=1,
