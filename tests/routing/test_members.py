@@ -44,6 +44,12 @@ def membership(*numbers: int) -> Membership:
     return members
 
 
+def end(members: Membership, number: int, now: float) -> None:
+    """Let a contact be gone at `now`: nobody reached it."""
+    members.suspect(node(number), now - SUSPICION_S)
+    members.tick(now)
+
+
 def state(members: Membership, number: int) -> Any:
     known = members.get(node(number))
     return None if known is None else known.word
@@ -111,7 +117,7 @@ def test_suspicion_ends_in_death_or_in_a_word_of_life() -> None:
 def test_the_gone_return_when_they_are_heard() -> None:
     """A node that was taken for gone and is heard has returned, and can be told of the accusation."""
     members = membership(1)
-    members.apply([news(1, GONE)], 1)
+    end(members, 1, 1)
     assert kinds(members) == [("gone", node(1))]
     assert members.heard(node(1), at(1), 2)
     assert kinds(members) == [("returned", node(1))]
@@ -137,7 +143,7 @@ def test_a_goodbye_is_final_for_that_life() -> None:
 def test_a_goodbye_after_death_changes_only_what_is_remembered() -> None:
     """A node that was gone already and says goodbye is gone once, and for good."""
     members = membership(1)
-    members.apply([news(1, GONE)], 1)
+    end(members, 1, 1)
     members.left(node(1), BOOT, 2)
     assert kinds(members) == [("gone", node(1))]
     assert not members.heard(node(1), at(1), 3)
@@ -192,9 +198,9 @@ def test_news_of_strangers_are_introductions() -> None:
     [
         (SUSPECT, 2, "suspect"),
         (SUSPECT, 1, "alive"),
-        (GONE, 2, "gone"),
+        (GONE, 2, "suspect"),
         (GONE, 1, "alive"),
-        (LEFT, 2, "gone"),
+        (LEFT, 2, "suspect"),
         (LEFT, 1, "alive"),
         (LEFT, 2**63 - 1, "alive"),
         (GONE, 2**63 - 1, "alive"),
@@ -221,7 +227,7 @@ def test_a_higher_incarnation_clears_a_suspect_and_knocks_for_the_gone() -> None
     members.apply([news(1, ALIVE, incarnation=1)], 1)
     assert state(members, 1) == "alive"
     assert members.get(node(1)).deadline == math.inf  # type: ignore[union-attr]
-    members.apply([news(2, GONE)], 1)
+    end(members, 2, 1)
     assert members.apply([news(2, ALIVE)], 2) == []
     assert members.apply([news(2, ALIVE, incarnation=1)], 2) == [info(2, incarnation=1)]
 
@@ -244,7 +250,7 @@ def test_accusations_are_refuted() -> None:
 def test_everybody_is_pinged_once_a_round() -> None:
     """A round has everybody present once, in another order each time; the gone are left out."""
     members = membership(*range(1, 21))
-    members.apply([news(7, GONE)], 0)
+    end(members, 7, 0)
     rounds = [[members.next_ping().info.node_id for _ in range(19)] for _ in range(3)]  # type: ignore[union-attr]
     assert all(len(set(each)) == 19 and node(7) not in each for each in rounds[1:])
     assert rounds[1] != rounds[2]
@@ -255,7 +261,7 @@ def test_knocks_and_helpers() -> None:
     """Gone members are knocked at; three living ones help to ping another."""
     members = membership(1, 2, 3, 4, 5)
     assert members.next_knock() is None
-    members.apply([news(5, GONE)], 0)
+    end(members, 5, 0)
     members.left(node(4), BOOT, 0)
     assert members.next_knock() is members.get(node(5))
     assert {known.info.node_id for known in members.helpers(node(1))} == {node(2), node(3)}
@@ -303,9 +309,11 @@ def test_a_contact_that_gives_way_is_no_news() -> None:
     assert state(members, 1) == "alive"
     members.apply([news(1, SUSPECT)], 1)
     assert not members.is_fresh(node(1), 1)
-    members.apply([news(1, GONE)], 1)
-    assert kinds(members) == [("gone", node(1))]
-    assert members.news() == ()
+    members.heard(node(1), at(1), 2)
+    members.apply([news(1, GONE)], 2)
+    assert not members.is_fresh(node(1), 2)
+    assert (kinds(members), members.news()) == ([], ())
+    assert members.doubtful() == [at(1), at(1)]
 
 
 def test_limits(monkeypatch: Any) -> None:
@@ -316,18 +324,20 @@ def test_limits(monkeypatch: Any) -> None:
     assert not members.met(info(999), 0)
     monkeypatch.setattr(room, "GONE_MAX", 2)
     for number in (1, 2, 3):
-        members.apply([news(number, GONE)], number)
+        end(members, number, number)
     assert [state(members, number) for number in (1, 2, 3)] == [None, "gone", "gone"]
 
 
-def test_who_is_said_to_have_left_and_has_not_comes_back() -> None:
-    """A node that has left, as others say, is a member again when it is heard; after its own goodbye it is not."""
+@pytest.mark.parametrize("said", [SUSPECT, GONE, LEFT])
+def test_nobody_is_gone_by_hearsay(said: int) -> None:
+    """Whom others say to be dead or to have left is pinged, and not named unasked; silent for a while he is gone."""
     members = membership(1, 2)
-    members.apply([news(1, LEFT)], 0)
-    members.left(node(2), BOOT, 0)
-    assert [state(members, number) for number in (1, 2)] == ["gone", "gone"]
+    members.apply([news(1, said), news(2, said)], 0)
+    assert [state(members, number) for number in (1, 2)] == ["suspect", "suspect"]
+    assert members.doubtful() == [at(1), at(2)]
+    assert (members.doubtful(), members.is_fresh(node(1), 0), kinds(members)) == ([], False, [])
     assert members.heard(node(1), at(1), 1)
-    assert not members.heard(node(2), at(2), 1)
+    members.tick(SUSPICION_S)
     assert [state(members, number) for number in (1, 2)] == ["alive", "gone"]
 
 

@@ -4,7 +4,7 @@ Laws:
 - a member is a contact of the table, gone since it was one, or in passing: heard, and forgotten `PASSING_S` after it
   was heard last; only contacts are watched, counted as present, and news;
 - hearing a node itself beats whatever others say of it, except that its own goodbye is final for that boot id; that it
-  has left, from others, is no more than that it is gone;
+  has left or is gone, from others, makes it a suspect, at which this node looks itself;
 - news names a boot id, so that the death of a node's earlier life says nothing about its present one;
 - a node that is suspected wrongly raises its incarnation, and that overrules the suspicion everywhere; what others say
   raises it by so little at a time that nobody can drive it to its end;
@@ -101,6 +101,7 @@ class Membership:
         self._round: list[NodeId] = []
         self._news: OrderedDict[NodeId, tuple[News, int]] = OrderedDict()  # and how often; the least told first
         self._changes: list[Change] = []
+        self._doubtful: list[Address] = []  # of members that others suspect
 
     def __len__(self) -> int:
         return len(self._members)
@@ -252,6 +253,11 @@ class Membership:
         changes, self._changes = self._changes, []
         return changes
 
+    def doubtful(self) -> list[Address]:
+        """Hand out, once, the addresses of members that others suspect: to be pinged before that is believed."""
+        doubtful, self._doubtful = self._doubtful, []
+        return doubtful
+
     def news(self) -> tuple[News, ...]:
         """Return what is to ride on the datagram that is about to be sent, what was told least first."""
         if not self._news:
@@ -294,13 +300,11 @@ class Membership:
             self._tell(news)
         elif news.state == ALIVE and known.state == GONE and news.incarnation > known.info.incarnation:
             return news.info  # ping it before it counts
-        elif news.incarnation >= known.info.incarnation and known.state == ALIVE and news.state == SUSPECT:
-            if known.passing:
-                known.doubted = True
-            else:
+        elif news.incarnation >= known.info.incarnation and known.state == ALIVE and news.state >= SUSPECT:
+            known.doubted = True
+            self._doubtful.append(known.router)
+            if not known.passing:
                 self._suspect(known, now)
-        elif news.incarnation >= known.info.incarnation and known.state <= SUSPECT and news.state >= GONE:
-            self._end(known, GONE, now)
         return None
 
     def _answer_accusation(self, news: News) -> None:

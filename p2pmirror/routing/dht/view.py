@@ -85,6 +85,8 @@ class View:
         for info in self.members.apply(news, now):
             if self.table.wants(NodeId(info.node_id)):
                 self.introduced(NodeId(info.node_id), unpack_address(info.router))
+        for address in self.members.doubtful():
+            self.meet(address)
         self._settle()
 
     def address(self, node_id: NodeId) -> Address | None:
