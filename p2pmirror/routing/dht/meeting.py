@@ -133,7 +133,7 @@ class Meeting:
                 self._wake.set()
 
     def _meet_introduced(self, now: float) -> None:
-        for node_id, (at, address) in [each for each in self._introduced.items() if each[1][0] <= now]:
+        for node_id, (_, address) in [each for each in self._introduced.items() if each[1][0] <= now]:
             del self._introduced[node_id]
             if self._view.table.wants(node_id):
                 self.meet(address)

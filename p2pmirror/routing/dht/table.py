@@ -100,13 +100,17 @@ class Table(RoutingTable):  # type: ignore[misc]  # kademlia has no types
         self.contacts_max = contacts_max
         self._by_id: dict[int, TableContact] = {}
         self._ids: list[int] = []  # sorted
+        self._uppers: list[int] = []  # the upper end of each bucket's range
+        self._most: int | None = None  # contacts of the fullest bucket; None: to be counted anew
         super().__init__(None, bucket_contacts_max or contacts_max, Node(own_id))
 
     def flush(self) -> None:
         """Forget everybody."""
         self.buckets = [Bucket(0, 2**ID_BITS - 1, self.ksize)]
+        self._uppers[:] = [2**ID_BITS - 1]
         self._by_id.clear()
         self._ids.clear()
+        self._most = None
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -137,9 +141,14 @@ class Table(RoutingTable):  # type: ignore[misc]  # kademlia has no types
         if long_id in self._by_id or long_id == self.node.long_id:
             return False
         bucket = self._bucket(long_id)
-        if self.ksize < self.contacts_max and len(bucket) >= self.ksize and not bucket.has_in_range(self.node):
+        size = len(bucket.nodes)
+        if self.ksize < self.contacts_max and size >= self.ksize and not bucket.has_in_range(self.node):
             return False
-        return len(self) < self.contacts_max or len(bucket) + 1 < len(self._fullest())
+        if len(self._ids) < self.contacts_max:
+            return True
+        if self._most is None:
+            self._most = len(self._fullest())
+        return size + 1 < self._most
 
     def turn_away(self, node_id: NodeId) -> None:
         """Note that a node is there which the table does not want."""
@@ -162,6 +171,7 @@ class Table(RoutingTable):  # type: ignore[misc]  # kademlia has no types
         self._split_around(contact.long_id)
         self._bucket(contact.long_id).nodes[node_id] = contact
         self._by_id[contact.long_id] = contact
+        self._most = None
         insort(self._ids, contact.long_id)
         return displaced
 
@@ -217,10 +227,7 @@ class Table(RoutingTable):  # type: ignore[misc]  # kademlia has no types
 
     def _bucket(self, long_id: int) -> Bucket:
         """Return the bucket whose range has this id."""
-        for bucket in self.buckets:
-            if long_id <= bucket.range[1]:
-                return bucket
-        raise AssertionError("the buckets cover every id")
+        return self.buckets[bisect_left(self._uppers, long_id)]
 
     def _fullest(self) -> Bucket:
         return max(self.buckets, key=len)
@@ -231,6 +238,7 @@ class Table(RoutingTable):  # type: ignore[misc]  # kademlia has no types
         split_at = min(SPLIT_CONTACTS, self.ksize)
         while len(bucket) >= split_at and bucket.has_in_range(self.node) and bucket.range[0] < bucket.range[1]:
             self.split_bucket(self.buckets.index(bucket))
+            self._uppers[:] = [each.range[1] for each in self.buckets]
             bucket = self._bucket(long_id)
 
     def _remove(self, node_id: NodeId) -> None:
@@ -239,6 +247,7 @@ class Table(RoutingTable):  # type: ignore[misc]  # kademlia has no types
         del bucket.nodes[node_id]
         del self._by_id[long_id]
         del self._ids[bisect_left(self._ids, long_id)]
+        self._most = None
         if len(self) <= self.contacts_max // 2:  # the cluster has shrunk: whoever is there will be met
             for each in self.buckets:
                 each.turned_away = False
