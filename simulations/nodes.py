@@ -8,7 +8,7 @@ others a monotonic clock, and reads a wall clock, that are its own.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -197,13 +197,15 @@ class RouterAlone(SimulatedNode):
         *,
         setting: str,
         seal: Seal | None,
+        options: Mapping[str, Any],
     ) -> None:
-        """Give it `setting` as its `bootstrap`, and a `seal` where the cluster has a key; start nothing."""
+        """Give it `setting` as its `bootstrap`, a `seal` where there is a key, more `DhtOptions`; start nothing."""
         super().__init__(number, host, network, zone, around)
         self._random = around.random(f"node {number}")
         self._id = NodeId(self._random.randbytes(NODE_ID_BYTES))
         self._bootstrap = bootstrap.parse(setting).on(network, around.files, self._random) if setting else None
         self._seal = seal
+        self._options = options
         self._router: DhtRouter | None = None
 
     @property
@@ -225,6 +227,7 @@ class RouterAlone(SimulatedNode):
             registry=self.registry,
             zone=self.zone,
             bootstrap=self._bootstrap,
+            **self._options,
         )
         router = self._router = DhtRouter(
             options,

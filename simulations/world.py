@@ -94,15 +94,19 @@ class Simulation:
         bootstrap: str | None = None,
         seal: Seal | None = None,
         start: bool = True,
+        **options: Any,
     ) -> RouterAlone:
         """Add a router alone; `bootstrap` is its setting ("" for none), the first three hosts unless given.
 
-        `seal` is for its datagrams, where the cluster has a key. `host` may be that of a node that runs no more.
+        `seal` is for its datagrams, where the cluster has a key; `options` are more of its `DhtOptions`. `host` may be
+        that of a node that runs no more.
         Returns once it runs, or at once with `start` False.
         """
         number, where = self._next(host)
         setting = self.bootstrap if bootstrap is None else bootstrap
-        node = RouterAlone(number, where, self._network(where), zone, self._around, setting=setting, seal=seal)
+        node = RouterAlone(
+            number, where, self._network(where), zone, self._around, setting=setting, seal=seal, options=options
+        )
         return await self._added(node, start=start)
 
     async def add_node(

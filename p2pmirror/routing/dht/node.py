@@ -19,6 +19,7 @@ from p2pmirror.routing.dht.codec import NullSeal, Seal
 from p2pmirror.routing.dht.finding import Finder
 from p2pmirror.routing.dht.join import Join
 from p2pmirror.routing.dht.liveness import Liveness
+from p2pmirror.routing.dht.lookup import HOLDERS
 from p2pmirror.routing.dht.meeting import Meeting
 from p2pmirror.routing.dht.members import Change
 from p2pmirror.routing.dht.messages import (
@@ -58,6 +59,8 @@ class DhtOptions:
     registry: Address
     zone: str = ""
     bootstrap: Bootstrap | None = None
+    holders: int = HOLDERS  # nodes that keep each record: the same number in the whole cluster
+    bucket_contacts_max: int | None = None  # the paper's k, to compare with it; the table's places bind otherwise
 
     def __post_init__(self) -> None:
         if self.registry.is_unspecified or self.registry.port == 0:
@@ -105,7 +108,8 @@ class DhtRouter:
         self._seal = seal or NullSeal()
         self._clock_ms = clock_ms or _own_clock_ms
         own = NodeInfo(options.node_id, options.boot_id, 0, b"", pack_address(options.registry), options.zone)
-        self._view = View(own, random)
+        holders, k = options.holders, options.bucket_contacts_max
+        self._view = View(own, random, holders=holders, bucket_contacts_max=k)
         self._view.on_change = self._changed
         for state in ("alive", "suspect", "gone"):
             metrics.members.labels(state).set_function(partial(self._count, state))

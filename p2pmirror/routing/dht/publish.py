@@ -9,7 +9,6 @@ from collections import OrderedDict
 import trio
 
 from p2pmirror.errors import Unreachable
-from p2pmirror.routing.dht.lookup import HOLDERS
 from p2pmirror.routing.dht.members import Change
 from p2pmirror.routing.dht.messages import NO_COOKIE, Entry, Request, Store, Stored
 from p2pmirror.routing.dht.placement import TTL_S, Placement
@@ -88,7 +87,7 @@ class Publisher:
                 await trio.lowlevel.checkpoint()
             closest = await self._closest(key)
             farthest = int.from_bytes(closest[-1], "big") ^ int.from_bytes(key, "big")
-            targets = self._placement.place(key, closest, farthest if len(closest) == HOLDERS else -1)
+            targets = self._placement.place(key, closest, farthest if len(closest) == self._view.holders else -1)
             entry = self._placement.entry(key, trio.current_time())
             if entry is not None:
                 for node_id in targets:
@@ -97,8 +96,8 @@ class Publisher:
 
     async def _closest(self, key: Key) -> list[NodeId]:
         """Return a key's holders; a table that does not know everybody near it is helped by a lookup."""
-        if self._view.table.knows_all_near(key, HOLDERS):
-            return self._view.closest(key, HOLDERS)
+        if self._view.table.knows_all_near(key, self._view.holders):
+            return self._view.closest(key, self._view.holders)
         found = await find_nodes(self._view, self._rpc, key)
         for node_id, address in found.items():
             self._homes[node_id] = address

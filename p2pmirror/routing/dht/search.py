@@ -74,7 +74,8 @@ class Search:
         contacts = view.table.closest(target, KNOWN_AT_START)
         self._addresses: dict[NodeId, Address] = {contact.id: contact.address for contact in contacts}
         self._hops: dict[NodeId, int] = dict.fromkeys(self._addresses, 1)
-        self.lookup = Lookup(target, view.own_id, self._addresses, quorum=NO_QUORUM if is_thorough else QUORUM)
+        quorum = NO_QUORUM if is_thorough else QUORUM
+        self.lookup = Lookup(target, view.own_id, self._addresses, holders=view.holders, quorum=quorum)
         self._way: list[_Out] = []
         self._out: dict[NodeId, _Out] = {}
         self._answers: list[tuple[NodeId, AnyAnswer]] = []

@@ -16,6 +16,7 @@ from random import Random
 
 import msgspec
 
+from p2pmirror.routing.dht.lookup import HOLDERS
 from p2pmirror.routing.dht.members import FRESH_S, MEMBERS_MAX, Change, Known, Membership
 from p2pmirror.routing.dht.messages import ALIVE, SUSPECT, Contact, News, NodeInfo, Store, pack_address, unpack_address
 from p2pmirror.routing.dht.records import Records
@@ -36,10 +37,13 @@ class View:
     has spoken from another address.
     """
 
-    def __init__(self, own: NodeInfo, random: Random) -> None:
-        """Know nobody."""
+    def __init__(
+        self, own: NodeInfo, random: Random, *, holders: int = HOLDERS, bucket_contacts_max: int | None = None
+    ) -> None:
+        """Know nobody. `holders` nodes keep a key's records; `bucket_contacts_max` is as the table takes it."""
+        self.holders = holders
         self.members = Membership(own, random)
-        self.table = Table(NodeId(own.node_id))
+        self.table = Table(NodeId(own.node_id), bucket_contacts_max=bucket_contacts_max)
         self.records = Records()
         self.random = random
         self.on_change: Callable[[Change], None] = lambda _: None
@@ -62,15 +66,19 @@ class View:
     def heard(self, node_id: NodeId, source: Address, now: float) -> None:
         """Note that a node was heard from `source`; a stranger is to be pinged."""
         if self.members.heard(node_id, source, now):
-            self._into_table(node_id, source)
+            if self.table.heard(node_id, source) is None:
+                self._into_table(node_id, source)
         elif self.members.get(node_id) is None and self.table.wants(node_id):
             self.meet(source)
 
     def met(self, info: NodeInfo, source: Address, now: float) -> bool:
         """Take in what a node that answered says of itself; return whether it is a member now."""
         node_id = NodeId(info.node_id)
-        info = msgspec.structs.replace(info, router=pack_address(source))
         known = self.members.get(node_id)
+        if known is not None and known.state == ALIVE and known.router == source and _says_the_same(known.info, info):
+            self.heard(node_id, source, now)  # nearly always
+            return True
+        info = msgspec.structs.replace(info, router=pack_address(source))
         if known is not None and known.router != source and not self.members.may_move(node_id):
             self.on_claimed(node_id, known.router, source)
             return False
@@ -212,8 +220,20 @@ class View:
                 self._speakers.popitem(last=False)
 
     def _settle(self) -> None:
+        if not self.members.has_changed:
+            return  # as after most datagrams
         for change in self.members.changes():
             if change.kind == "gone":
                 self.table.forget(change.node_id)
                 self.records.drop(change.node_id)
             self.on_change(change)
+
+
+def _says_the_same(one: NodeInfo, other: NodeInfo) -> bool:
+    """Whether two introductions of a node differ in nothing but where it was heard."""
+    return (
+        one.boot_id == other.boot_id
+        and one.incarnation == other.incarnation
+        and one.registry == other.registry
+        and one.zone == other.zone
+    )
