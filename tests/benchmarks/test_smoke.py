@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-LIMIT_S = 120.0  # it takes 20 s on two idle cores
+LIMIT_S = 120.0  # it takes half a minute on two idle cores
 FIELDS = {"name", "unit", "ours", "peer", "ratio", "budget", "met", "note"}
 
 
