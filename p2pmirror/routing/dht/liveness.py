@@ -7,13 +7,13 @@ Follows SWIM, section 3.1 (ping, ping-req). DESIGN.md section 4, "Liveness".
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import trio
 
 from p2pmirror.errors import Unreachable
 from p2pmirror.routing.dht.members import Known
-from p2pmirror.routing.dht.messages import AnyAnswer, Contact, Ping, PingThrough, Pong, Reached, pack_address
+from p2pmirror.routing.dht.messages import ALIVE, AnyAnswer, Contact, Ping, PingThrough, Pong, Reached, pack_address
 from p2pmirror.routing.dht.rpc import Asked, Rpc
 from p2pmirror.routing.dht.view import View
 from p2pmirror.wire.address import Address
@@ -44,6 +44,14 @@ class _Probe:
         self.answered = self.answered or isinstance(answer, Pong)
 
 
+@dataclass(slots=True)
+class _Checking:
+    """A ping that somebody waits for."""
+
+    done: trio.Event = field(default_factory=trio.Event)
+    is_own: bool = False  # whether this node wants to know, and not only others
+
+
 class Liveness:
     """Watches the members of a view."""
 
@@ -53,7 +61,7 @@ class Liveness:
         self._rpc = rpc
         self._probe: _Probe | None = None
         self._looked_at: set[NodeId] = set()
-        self._checks: dict[tuple[NodeId, Address], trio.Event] = {}
+        self._checks: dict[tuple[NodeId, Address], _Checking] = {}
         self._claims: set[NodeId] = set()  # nodes that spoke from another address, while they are looked at
         self._nursery: trio.Nursery | None = None  # while it runs
         self._limiter = trio.CapacityLimiter(LOOKS_AT_ONCE)
@@ -68,31 +76,35 @@ class Liveness:
             raise Unreachable(f"{address} answered a ping with something else")
         return NodeId(answer.info.node_id)
 
-    async def check(self, node_id: NodeId, address: Address) -> bool:
+    async def check(self, node_id: NodeId, address: Address, *, is_own: bool = True) -> bool:
         """Ping a node unless somebody does so already; return whether it answered within `CHECK_S`.
 
         The ping goes on after that: a node that is only slow (frozen by a CPU quota) is fresh again when it answers.
+        A node that is silent is looked at if anybody here wants to know for himself (`is_own`): whoever asks from
+        elsewhere looks already, and helpers that looked too would call their helpers, until everybody looks.
         """
-        done = self._checks.get((node_id, address))
-        if done is None:
+        checking = self._checks.get((node_id, address))
+        if checking is None:
             if self._nursery is None:
                 return False  # stopped
-            done = self._checks[node_id, address] = trio.Event()
-            self._nursery.start_soon(self._check, node_id, address, done)
+            checking = self._checks[node_id, address] = _Checking()
+            self._nursery.start_soon(self._check, node_id, address, checking)
+        checking.is_own = checking.is_own or is_own
         with trio.move_on_after(CHECK_S):
-            await done.wait()
+            await checking.done.wait()
         return self._view.members.is_fresh(node_id, trio.current_time())
 
-    async def _check(self, node_id: NodeId, address: Address, done: trio.Event) -> None:
+    async def _check(self, node_id: NodeId, address: Address, checking: _Checking) -> None:
         try:
             await self.ping(address, limit_s=PROBE_S, expected=node_id)
         except Unreachable:
             if self._view.address(node_id) == address:
                 self._view.members.doubt(node_id)
-                self._view.silent(node_id, address)
+                if checking.is_own:
+                    self._view.silent(node_id, address)
         finally:
             del self._checks[node_id, address]
-            done.set()
+            checking.done.set()
 
     async def reaches(self, node_id: NodeId, address: Address) -> bool:
         """Ping a node for somebody else; return whether it answered within `CHECK_S`.
@@ -100,7 +112,7 @@ class Liveness:
         Where this node does not know it to be it is pinged once: who asks repeats, and may have invented it.
         """
         if self._view.address(node_id) == address:
-            return await self.check(node_id, address)
+            return await self.check(node_id, address, is_own=False)
         arrived = trio.Event()
         answered = False
 
@@ -186,10 +198,10 @@ class Liveness:
             self._view.silent(NodeId(probe.known.info.node_id), probe.asked.to)
 
     def _look_soon(self, known: Known) -> None:
-        """Have a member looked at that did not answer, unless somebody does."""
+        """Have a member looked at that did not answer, unless somebody does or did: a suspect has to speak itself."""
         node_id = NodeId(known.info.node_id)
         self._view.members.doubt(node_id)
-        if self._nursery is not None and node_id not in self._looked_at:
+        if known.state == ALIVE and self._nursery is not None and node_id not in self._looked_at:
             self._looked_at.add(node_id)
             self._nursery.start_soon(self._look_at, known)
 
