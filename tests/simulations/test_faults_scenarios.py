@@ -11,7 +11,7 @@ from simulations import scenarios
 from simulations.playing import Run, play
 from simulations.schedule import Kill, Stop
 from simulations.story import Story, StoryParameters
-from tests.simulations.stories import told
+from tests.simulations.stories import figures, told
 
 FEW = {"keys": "12", "lookups_per_s": "5"}
 SMALL = [
@@ -149,3 +149,31 @@ def test_records_that_nobody_should_have_are_noticed():
         return {}
 
     assert violated(story) == "tables, members, news and records stay within their limits"
+
+
+def test_one_death_is_looked_at_by_few():
+    """When one of thirty dies, those who notice it ask helpers, and the helpers do not ask helpers of their own."""
+
+    async def story(sim, parameters):
+        for _ in range(30):
+            await sim.add_router()
+        await trio.sleep(10.0)
+        assert asked_through(sim) == 0
+        sim.members[7].power_off()
+        await trio.sleep(20.0)
+        assert all(each.state == "gone" for each in others_of(sim, 7))
+        return asked_through(sim)
+
+    assert 3 <= figures(story, nodes=30) <= 60  # a few who ping it before the news comes, three helpers each, repeats
+
+
+def others_of(sim, number):
+    """Return what all others say of a node."""
+    node_id = sim.members[number].node_id
+    return [each for node in sim.alive() for each in node.router.members() if each.node_id == node_id]
+
+
+def asked_through(sim) -> float:
+    """Return how many questions to helpers were sent."""
+    labels = {"kind": "pingthrough", "direction": "out"}
+    return sim.metrics.get_sample_value("p2pmirror_routing_datagrams_total", labels) or 0.0
