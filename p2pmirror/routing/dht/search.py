@@ -85,15 +85,15 @@ class Search:
         """Ask until the lookup has ended. Raises nothing; cancellation ends it."""
         try:
             while True:
-                now = self._clock.now()
+                now = self._clock.now()  # one look for each turn, which takes a fraction of a millisecond
                 self._take_answers(now)
                 self._give_up(now)
                 for node_id in self.lookup.next_asks(now):
-                    self._ask(node_id)
-                self._repeat()
-                if self.lookup.ended(self._clock.now()):
+                    self._ask(node_id, now)
+                self._repeat(now)
+                if self.lookup.ended(now):
                     break
-                await self._wait()
+                await self._wait(now)
         finally:
             for out in self._out.values():
                 self._rpc.end(out.asked)
@@ -117,13 +117,12 @@ class Search:
             for out in self._way
         )
 
-    async def _wait(self) -> None:
-        now = self._clock.now()
+    async def _wait(self, now: float) -> None:
         deadlines = [min(out.repeat_at, out.deadline) for out in self._out.values()]
         soft = self.lookup.next_deadline(now)
         await self._clock.wait(self._arrived, min([*deadlines, now + ASK_LIMIT_S if soft is None else soft]))
 
-    def _ask(self, node_id: NodeId) -> None:
+    def _ask(self, node_id: NodeId, now: float) -> None:
         to = self._addresses[node_id]
         try:
             asked = self._rpc.begin(to, self._question, partial(self._answered, node_id), expected=node_id)
@@ -131,7 +130,6 @@ class Search:
             self.lookup.asked(node_id, 0.0)
             self.lookup.failed(node_id)
             return
-        now = self._clock.now()
         soft_deadline = now + self._rpc.soft_s(to)
         out = self._out[node_id] = _Out(node_id, asked, trio.current_time(), soft_deadline, now + ASK_LIMIT_S)
         self._way.append(out)
@@ -185,9 +183,9 @@ class Search:
                 self.lookup.failed(node_id)
                 self._view.silent(node_id, self._addresses[node_id])
 
-    def _repeat(self) -> None:
-        for out in list(self._out.values()):
-            if out.repeat_at <= self._clock.now():
+    def _repeat(self, now: float) -> None:
+        for out in self._out.values():
+            if out.repeat_at <= now:
                 out.repeat_at = out.deadline  # once: two lost in a row are rarer than a node that is gone
                 self._rpc.send(out.asked)
 
