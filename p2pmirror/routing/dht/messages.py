@@ -9,6 +9,7 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import Annotated
 
 from msgspec import Meta, Struct
+from msgspec.structs import replace
 
 from p2pmirror.oci import Digest, Invalid, mediatype
 from p2pmirror.routing.protocol import TagClaim
@@ -66,6 +67,12 @@ class NodeInfo(Part, frozen=True):
         unpack_address(self.registry)
         if self.router:
             unpack_address(self.router)
+
+
+@lru_cache(maxsize=16384)  # entries: ten thousand nodes, each of whom thousands know where all live in one process
+def found_at(info: NodeInfo, router: Address) -> NodeInfo:
+    """Return what a node says of itself with the address at which it was heard: one object for all that is equal."""
+    return replace(info, router=pack_address(router))
 
 
 class Claim(Part, frozen=True):

@@ -13,7 +13,6 @@ DESIGN.md section 4, "Membership and DHT" (wire).
 """
 
 import hashlib
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from random import Random
@@ -102,7 +101,7 @@ class Rpc:
         self._pending: dict[bytes, Asked] = {}
         self._boot_id = boot_id
         self.clock_ms = clock_ms
-        self._correspondents: OrderedDict[Address, _Correspondent] = OrderedDict()
+        self._correspondents: dict[Address, _Correspondent] = {}  # the oldest first
         self._secret = random.randbytes(32)
 
     @property
@@ -288,7 +287,7 @@ class Rpc:
         if known is None:
             known = self._correspondents[address] = _Correspondent()
             if len(self._correspondents) > CORRESPONDENTS_MAX:
-                self._correspondents.popitem(last=False)
+                del self._correspondents[next(iter(self._correspondents))]
         return known
 
     def _cookie_for(self, address: Address) -> bytes:

@@ -10,15 +10,22 @@ Laws:
 - a silence at an address counts only when it is the one at which the node is known.
 """
 
-from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from random import Random
 
-import msgspec
-
 from p2pmirror.routing.dht.lookup import HOLDERS
 from p2pmirror.routing.dht.members import FRESH_S, MEMBERS_MAX, Change, Known, Membership
-from p2pmirror.routing.dht.messages import ALIVE, SUSPECT, Contact, News, NodeInfo, Store, pack_address, unpack_address
+from p2pmirror.routing.dht.messages import (
+    ALIVE,
+    SUSPECT,
+    Contact,
+    News,
+    NodeInfo,
+    Store,
+    found_at,
+    pack_address,
+    unpack_address,
+)
 from p2pmirror.routing.dht.records import Records
 from p2pmirror.routing.dht.table import Table
 from p2pmirror.wire.address import Address
@@ -51,7 +58,7 @@ class View:
         self.introduced: Callable[[NodeId, Address], None] = lambda _id, _address: None
         self.on_silent: Callable[[Known], None] = lambda _: None
         self.on_claimed: Callable[[NodeId, Address, Address], None] = lambda _node_id, _old, _new: None
-        self._speakers: OrderedDict[Address, tuple[NodeId, float]] = OrderedDict()  # for whom, and forgiven when
+        self._speakers: dict[Address, tuple[NodeId, float]] = {}  # the oldest first: for whom, and forgiven when
 
     @property
     def own(self) -> NodeInfo:
@@ -78,7 +85,7 @@ class View:
         if known is not None and known.state == ALIVE and known.router == source and _says_the_same(known.info, info):
             self.heard(node_id, source, now)  # nearly always
             return True
-        info = msgspec.structs.replace(info, router=pack_address(source))
+        info = found_at(info, source)
         if known is not None and known.router != source and not self.members.may_move(node_id):
             self.on_claimed(node_id, known.router, source)
             return False
@@ -214,10 +221,10 @@ class View:
     def _speaks(self, node_id: NodeId, source: Address, now: float) -> None:
         other, due = self._speakers.get(source, (None, now))
         if other != node_id:
+            self._speakers.pop(source, None)
             self._speakers[source] = node_id, max(due, now) + FRESH_S
-            self._speakers.move_to_end(source)
             if len(self._speakers) > SPEAKERS_MAX:
-                self._speakers.popitem(last=False)
+                del self._speakers[next(iter(self._speakers))]
 
     def _settle(self) -> None:
         if not self.members.has_changed:
