@@ -16,7 +16,7 @@ from simulations.schedule import PowerOff, Start
 from simulations.story import Story, StoryParameters
 from simulations.world import Simulation
 
-MEAN_MAX = 2000.0  # datagrams a node and second: 64 of the dead are looked at together, with some 28 for each
+MEAN_MAX = 1300.0  # datagrams a node and second: 64 of the dead are looked at together, with some 20 for each
 FOUND_S = 20.0  # in a cluster that is known entirely: 10 s to find the dead out, as long again to tell new holders
 BACK_WITHIN_S = 5.0  # hosts boot within some seconds of one another
 
