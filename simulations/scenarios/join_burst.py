@@ -14,7 +14,7 @@ from simulations.schedule import Start
 from simulations.story import Story, StoryParameters
 from simulations.world import Simulation
 
-MEAN_MAX = 800.0  # datagrams a node and second: everybody of a table of 384 is met, and answers, while all of them come
+MEAN_MAX = 800.0  # datagrams a node and second: everybody of a table of 256 is met, and answers, while all of them come
 JOINED_S = 10.0  # after the last start
 FOUND_S = 10.0  # after that
 

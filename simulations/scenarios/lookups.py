@@ -43,7 +43,7 @@ class LookupsParameters:
     keys: int = parameter(200, "keys that somebody has", low=1, high=100_000)
     providers: int = parameter(3, "nodes that have each of them", low=1, high=16)
     lookups: int = parameter(300, "lookups by `find`, and as many by `trace`", low=1, high=100_000)
-    k: int = parameter(0, "contacts of a bucket at most, as in the paper; 0: the table as it is built", low=0, high=384)
+    k: int = parameter(0, "contacts of a bucket at most, as in the paper; 0: the table as it is built", low=0, high=CONTACTS_MAX)
     r: int = parameter(HOLDERS, "nodes that hold each record", low=1, high=100)
     within_s: float = parameter(0.0, f"all nodes start within so many seconds; 0: {STARTS_PER_S} a second", low=0)
 

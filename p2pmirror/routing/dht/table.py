@@ -24,7 +24,7 @@ from p2pmirror.wire.address import Address
 from p2pmirror.wire.identity import NODE_ID_BYTES, NodeId
 
 ID_BITS = 8 * NODE_ID_BYTES
-CONTACTS_MAX = 384  # contacts: a few hundred nodes know one another entirely; 10,000 are known by 43 of each bucket
+CONTACTS_MAX = 256  # contacts: a few hundred nodes know one another entirely; 10,000 are known by 27 of each bucket
 SPLIT_CONTACTS = 8  # contacts of our own neighbourhood that may share a bucket: far fewer than a full bucket has
 SORTED_AT_ONCE = 32  # ids: to sort so many takes less time than to part them first
 
