@@ -1,7 +1,8 @@
 """Meets strangers: pings addresses that somebody named, many at a time, without a task for each.
 
 Laws:
-- an address is pinged once for all who want it; a ping is repeated twice and then given up;
+- an address is pinged once for all who want it; a ping is repeated twice and then given up, but not where only others
+  say that somebody is there: who invents addresses has no more sent to them than he sends himself;
 - whoever answers becomes a member by its answer, so that nothing is handed back;
 - a newcomer of whom others tell is given time to introduce itself, as it does to everybody: pinging it at once would
   double all pings, and have a large cluster ping one node in one moment;
@@ -35,6 +36,7 @@ class _Out:
 
     asked: Asked
     next_look: float
+    pings: int
     looks: int = 0
 
 
@@ -53,7 +55,7 @@ class Meeting:
         """Ping nobody yet."""
         self._view = view
         self._rpc = rpc
-        self._waiting: dict[Address, None] = {}
+        self._waiting: dict[Address, int] = {}  # and how often to ping it
         self._out: dict[Address, _Out] = {}
         self._parties: list[_Party] = []
         self._introduced: dict[NodeId, tuple[float, Address]] = {}  # when to ping whom, unless it is known by then
@@ -64,10 +66,10 @@ class Meeting:
         view.meet = self.meet
         view.introduced = self.introduced
 
-    def meet(self, address: Address) -> None:
+    def meet(self, address: Address, pings: int = len(PATIENCE_S)) -> None:
         """Have an address pinged soon."""
         if len(self._waiting) < WAITING_MAX and address not in self._out:
-            self._waiting[address] = None
+            self._waiting[address] = max(pings, self._waiting.get(address, 0))
             self._send()
 
     def introduced(self, node_id: NodeId, address: Address) -> None:
@@ -121,13 +123,13 @@ class Meeting:
     def _send(self) -> None:
         while self._runs and self._waiting and len(self._out) < AT_ONCE:
             address = next(iter(self._waiting))
-            del self._waiting[address]
+            pings = self._waiting.pop(address)
             try:
                 asked = self._rpc.begin(address, Ping(self._view.own), partial(self._answered, address))
             except Unreachable:
                 self._end(address)
                 continue
-            out = self._out[address] = _Out(asked, trio.current_time() + PATIENCE_S[0])
+            out = self._out[address] = _Out(asked, trio.current_time() + PATIENCE_S[0], pings)
             self._rpc.send(asked)
             if out.next_look < self._sleeps_until:
                 self._wake.set()
@@ -136,7 +138,7 @@ class Meeting:
         for node_id, (_, address) in [each for each in self._introduced.items() if each[1][0] <= now]:
             del self._introduced[node_id]
             if self._view.table.wants(node_id):
-                self.meet(address)
+                self.meet(address, 1)
         first = min((at for at, _ in self._introduced.values()), default=math.inf)
         self._next_introduction = first if first == math.inf else math.ceil(first / GRID_S) * GRID_S
 
@@ -144,7 +146,7 @@ class Meeting:
         """Repeat what had no answer for a while; give up what was repeated."""
         for address, out in [each for each in self._out.items() if each[1].next_look <= now]:
             out.looks += 1
-            if out.looks == len(PATIENCE_S):
+            if out.looks == out.pings:
                 self._end(address)
             else:
                 out.next_look = now + PATIENCE_S[out.looks]

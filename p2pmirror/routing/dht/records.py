@@ -130,6 +130,7 @@ class Records:
         self._hosts_count(source, -len(source.records))
         for key in source.records:
             self._unlink(node_id, key)
+        self._compact()
         return len(source.records)
 
     def failed(self, node_id: NodeId) -> None:
@@ -243,11 +244,16 @@ class Records:
 
     def _push_end(self, deadline: float, node_id: NodeId, key: Key) -> None:
         """Note when to look at a record; a lengthened deadline is seen then, a shortened one is kept by `find`."""
-        if len(self._ends) > 2 * self._count + STALE_ENDS_MAX:
-            self._ends = [(each.deadline, *at) for at, each in self._all()]
-            heapq.heapify(self._ends)
-        else:
+        if not self._compact():
             heapq.heappush(self._ends, (deadline, node_id, key))
+
+    def _compact(self) -> bool:
+        """Look through the queue of ends when most of it is of records that were dropped; return whether it was so."""
+        if len(self._ends) <= 2 * self._count + STALE_ENDS_MAX:
+            return False
+        self._ends = [(each.deadline, *at) for at, each in self._all()]
+        heapq.heapify(self._ends)
+        return True
 
     def _all(self) -> Iterable[tuple[tuple[NodeId, Key], Record]]:
         return (((n, key), record) for key, held in self._by_key.items() for n, record in held.items())
