@@ -1,0 +1,239 @@
+"""Real datagrams of a small cluster, what can be made of them, and a running router that takes them in.
+
+Laws: one seed is one run; what is made is told apart by how it came to be, so that a failing case names its parent.
+"""
+
+from collections.abc import Iterator
+from contextlib import asynccontextmanager
+from random import Random
+from typing import Any
+
+import msgspec
+import trio
+from prometheus_client import CollectorRegistry
+
+from p2pmirror.routing.bootstrap import parse
+from p2pmirror.routing.dht.codec import NullSeal, Seal
+from p2pmirror.routing.dht.messages import Malformed
+from p2pmirror.routing.dht.node import DhtOptions, DhtRouter
+from p2pmirror.routing.dht.seal import KeyedSeal
+from p2pmirror.routing.metrics import RoutingMetrics
+from p2pmirror.routing.protocol import Offer
+from p2pmirror.store.memoryfiles import MemoryFiles
+from p2pmirror.wire.address import Address
+from p2pmirror.wire.binding import UNBOUND, Binding
+from p2pmirror.wire.identity import NodeId
+from p2pmirror.wire.keyring import KeyRing
+from p2pmirror.wire.memory import Link, MemoryWorld
+from tests.routing.conformance import claim, find_all, key
+
+HOSTS = ("10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.4")
+PORT = 29998
+KEY = bytes(range(32))
+EDGES: tuple[Any, ...] = (
+    None,
+    True,
+    -1,
+    0,
+    1,
+    2**31,
+    2**63 - 1,
+    2**63,
+    2**64 - 1,
+    -(2**63),
+    0.5,
+    float("nan"),
+    float("inf"),
+    "",
+    "\u0000",
+    "z" * 64,
+    b"",
+    bytes(6),
+    bytes(8),
+    bytes(18),
+    bytes(20),
+    b"\xff" * 6,
+    b"\x7f\x00\x00\x01\x75\x2e",
+    b"\xff" * 20,
+    [],
+    [[]],
+    {},
+)
+LENGTHS = (b"\xdd\xff\xff\xff\xff", b"\xdc\xff\xff", b"\xc6\xff\xff\xff\xff")  # of arrays and bytes that never come
+"""Values at which something begins or ends; each may come in place of any part of a message."""
+
+
+class Target:
+    """The first of four routers: what it is sent, by whom, and what it sends in that moment."""
+
+    def __init__(self, world: MemoryWorld, routers: list[DhtRouter], seal: Seal) -> None:
+        self.world = world
+        self.routers = routers
+        self.router = routers[0]
+        self.seal = seal
+        self.sent: list[tuple[bytes, Address]] = []  # while something is handed in
+        self._carry = world.carry
+        world.carry = self._tapped  # type: ignore[method-assign]
+        self.port: Any = self.router._running.datagrams  # type: ignore[union-attr]
+        self.rpc = self.router._running.rpc  # type: ignore[union-attr]
+
+    def _tapped(self, data: bytes, source: Address, home: Any, to: Address) -> None:
+        if source == self.port.address:
+            self.sent.append((data, to))
+        self._carry(data, source, home, to)
+
+    def hand_in(self, datagram: bytes, source: Address) -> list[tuple[bytes, Address]]:
+        """Hand in a datagram; return what was sent in that moment. Raises what the router raises."""
+        self.sent.clear()
+        self.port.arrive(datagram, source, self.port.address)
+        if self.port._failure is not None:
+            raise self.port._failure
+        return list(self.sent)
+
+    def sealed(self, payload: bytes) -> bytes:
+        """Seal a payload as a member does that knows this router."""
+        binding = Binding(self.rpc._boot_id, self.rpc.clock_ms()) if self.seal.binds else UNBOUND
+        return self.seal.seal(payload, binding)
+
+    def in_place(self, payload: bytes, source: Address, random: Random) -> tuple[bytes, Address]:
+        """Return the payload as a proven sender's: with the right cookie, or as the answer to a question under way."""
+        try:
+            message: Any = msgspec.msgpack.decode(payload)
+        except (msgspec.MsgspecError, ValueError, RecursionError):
+            return payload, source
+        if not isinstance(message, list) or len(message) < 4:
+            return payload, source
+        if message[0] == "q":
+            message[3] = self.rpc._cookie_for(source)
+        elif message[0] == "r" and (pending := list(self.rpc._pending.values())):
+            asked = random.choice(pending)
+            message[1], source = asked.request.id, asked.to
+            message[2] = asked.expected or message[2]
+        try:
+            return msgspec.msgpack.encode(message), source
+        except (msgspec.MsgspecError, ValueError, OverflowError):
+            return payload, source
+
+
+@asynccontextmanager
+async def cluster(*, keyed: bool, seed: int = 1) -> Any:
+    """Run four routers that have met; yield them with all datagrams so far, a list that grows."""
+    random = Random(seed)
+    captured: list[bytes] = []
+    world = MemoryWorld(
+        Random(seed + 1),
+        link=Link(latency_s=0.0002),
+        observe=lambda _kind, _now, _from, _to, data: captured.append(data),
+    )
+    seal: Seal = KeyedSeal(KeyRing([KEY])) if keyed else NullSeal()
+    routers = []
+    async with trio.open_nursery() as nursery:
+        for number, host in enumerate(HOSTS):
+            network = world.host(host)
+            options = DhtOptions(
+                NodeId(random.randbytes(20)),
+                random.randbytes(8),
+                Address(host, PORT),
+                Address(host, 29999),
+                "zone",
+                parse(f"static:{HOSTS[0]},{HOSTS[1]}").on(network, MemoryFiles(), Random(seed)),
+            )
+            metrics = RoutingMetrics(CollectorRegistry())
+            routers.append(DhtRouter(options, network, random=Random(seed + number), metrics=metrics, seal=seal))
+            await nursery.start(routers[-1].run)
+        with trio.fail_after(30):
+            while not all(len(router.members()) == len(HOSTS) - 1 for router in routers):  # noqa: ASYNC110 - nobody tells
+                await trio.sleep(0.1)
+        yield Target(world, routers, seal), captured
+        nursery.cancel_scope.cancel()
+
+
+async def live(target: Target) -> None:
+    """Do all that makes routers talk, but for dying."""
+    for number, router in enumerate(target.routers):
+        router.advertise({key(10 * number + each): Offer(tag=claim(each) if each % 2 else None) for each in range(5)})
+    await trio.sleep(1)
+    for number, router in enumerate(target.routers):
+        for each in range(0, 40, 7):
+            await find_all(router, key(each + number))
+        await router.trace(key(number))
+    target.routers[3].failed(target.routers[2].node_id)
+    target.routers[1].withdraw([key(10)])
+    await trio.sleep(20)
+
+
+def mutants(captured: list[bytes], seal: Seal, random: Random) -> Iterator[tuple[str, bytes, bool]]:
+    """Make datagrams without end: how, the bytes, and whether they are payloads that are yet to be sealed."""
+    payloads = []
+    for datagram in captured:
+        try:
+            payloads.append(seal.open(datagram)[0])
+        except Malformed:
+            continue
+    while True:
+        if random.random() < 0.4:
+            yield (*_bytes_changed(random.choice(captured), random.choice(captured), random), False)
+        elif random.random() < 0.2:
+            yield (*_bytes_changed(random.choice(payloads), random.choice(payloads), random), True)
+        else:
+            yield "field", _field_changed(random.choice(payloads), random.choice(payloads), random), True
+
+
+def _bytes_changed(data: bytes, other: bytes, random: Random) -> tuple[str, bytes]:
+    how = random.choice(("as it was", "flip", "cut", "double", "splice", "length", "noise"))
+    at = random.randrange(len(data) + 1)
+    match how:
+        case "flip":
+            changed = bytearray(data)
+            for _ in range(random.randint(1, 4)):
+                changed[random.randrange(len(data))] ^= 1 << random.randrange(8)
+            return how, bytes(changed)
+        case "cut":
+            return how, data[:at]
+        case "double":
+            return how, data[:at] + data[random.randrange(at + 1) :]
+        case "splice":
+            return how, data[:at] + other[random.randrange(len(other) + 1) :]
+        case "length":
+            return how, data[:at] + random.choice(
+                (b"\xdd\xff\xff\xff\xff", b"\xdc\xff\xff", b"\xc6\xff\xff\xff\xff")
+            ) + data[at:]
+        case "noise":
+            return how, random.randbytes(random.choice((0, 1, 2, 34, 200, 1200, 1201, 9000)))
+    return how, data
+
+
+def _field_changed(payload: bytes, other: bytes, random: Random) -> bytes:
+    """Put something else in place of one part of a message, however deep it lies."""
+    message: Any = msgspec.msgpack.decode(payload)
+    place = message
+    while True:
+        at = random.randrange(len(place))
+        if isinstance(place[at], list) and place[at] and random.random() < 0.7:
+            place = place[at]
+            continue
+        break
+    match random.randrange(6):
+        case 0:
+            place[at] = random.choice(EDGES)
+        case 1:
+            place[at] = random.choice(list(_parts(msgspec.msgpack.decode(other))))
+        case 2:
+            place[at] = [place[at]] * random.choice((0, 1, 2, 64, 65))
+        case 3 if isinstance(place[at], int):
+            place[at] += random.choice((-1, 1, 1000))
+        case 4 if isinstance(place[at], bytes) and place[at]:
+            place[at] = random.randbytes(len(place[at]))
+        case _:
+            place.insert(at, place[at])
+    try:
+        return msgspec.msgpack.encode(message)
+    except OverflowError:
+        return payload
+
+
+def _parts(message: Any) -> Iterator[Any]:
+    yield message
+    if isinstance(message, list):
+        for each in message:
+            yield from _parts(each)
