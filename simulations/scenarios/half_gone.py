@@ -17,7 +17,7 @@ from simulations.story import Story, StoryParameters
 from simulations.world import Simulation
 
 MEAN_MAX = 1300.0  # datagrams a node and second: 64 of the dead are looked at together, with some 20 for each
-FOUND_S = 20.0  # in a cluster that is known entirely: 10 s to find the dead out, as long again to tell new holders
+FOUND_S = 45.0  # in a cluster that is known entirely, even where all holders of a key have died
 BACK_WITHIN_S = 5.0  # hosts boot within some seconds of one another
 
 

@@ -18,9 +18,9 @@ from simulations.story import Story, StoryParameters
 from simulations.world import Simulation
 
 MEAN_MAX = 1300.0  # datagrams a node and second: 64 of the silent are looked at together, with some 20 for each
-REACHED_S = 15.0  # after the cut each side finds all that it has itself, where everybody is known
-PULLED_AFTER_S = 10.0  # pulls go on, and none may fail
+REACHED_S = 45.0  # after the cut each side finds what it has, even where all holders of a key are on the other side
 FOUND_S = 45.0  # after healing: a node knocks at one of those that are gone each 10 s, and reads a list each 30 s
+PULLED_AFTER_S = 10.0  # pulls go on, and none may fail
 
 
 @dataclass(frozen=True)
