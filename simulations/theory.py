@@ -75,6 +75,14 @@ class Cluster:
                 table += self._random.sample(self.ids[begin:end], size)
         return table
 
+    def turned_away(self, owner: int) -> list[int]:
+        """Return one node of each bucket that has more nodes than the table has places for."""
+        contacts = set(self.table(owner))
+        outside = (
+            next((each for each in self.ids[a:b] if each not in contacts), None) for a, b in self._buckets(owner)
+        )
+        return [each for each in outside if each is not None]
+
     def _buckets(self, owner: int) -> list[tuple[int, int]]:
         """Return where in the sorted ids each bucket of a node begins and ends, the farthest bucket first."""
         buckets = []

@@ -17,6 +17,7 @@ import trio
 from p2pmirror.routing.dht.answers import CONTACTS_PER_PROVIDERS
 from p2pmirror.routing.dht.lookup import ALPHA, HOLDERS
 from p2pmirror.routing.dht.table import CONTACTS_MAX
+from p2pmirror.routing.dht.view import View
 from p2pmirror.routing.protocol import Key, Offer, Provider, Trace
 from p2pmirror.wire.identity import NodeId
 from simulations.scenario import Figure, parameter, scenario
@@ -43,8 +44,11 @@ class LookupsParameters:
     keys: int = parameter(200, "keys that somebody has", low=1, high=100_000)
     providers: int = parameter(3, "nodes that have each of them", low=1, high=16)
     lookups: int = parameter(300, "lookups by `find`, and as many by `trace`", low=1, high=100_000)
-    k: int = parameter(0, "contacts of a bucket at most, as in the paper; 0: the table as it is built", low=0, high=CONTACTS_MAX)
+    k: int = parameter(
+        0, "contacts of a bucket at most, as in the paper; 0: the table as it is built", low=0, high=CONTACTS_MAX
+    )
     r: int = parameter(HOLDERS, "nodes that hold each record", low=1, high=100)
+    join: bool = parameter(default=True, help="nodes join; else they begin with ideal tables, in a tenth of the time")
     within_s: float = parameter(0.0, f"all nodes start within so many seconds; 0: {STARTS_PER_S} a second", low=0)
 
 
@@ -75,7 +79,7 @@ async def lookups(sim: Simulation, parameters: LookupsParameters) -> Mapping[str
     as_theory = sim.checks.declare("hops are within 15 % of those of ideal tables")
     no_dead = sim.checks.declare("no provider is handed out ten seconds after it lost its power")
     resident_before = _resident_bytes()
-    joined_s = await _start_all(sim, parameters)
+    cluster = await _start_all(sim, parameters) if parameters.join else await _fill_all(sim, parameters)
     owners = await _advertise(sim, parameters)
     resident = _resident_bytes() - resident_before
 
@@ -86,7 +90,7 @@ async def lookups(sim: Simulation, parameters: LookupsParameters) -> Mapping[str
     finds = await _look_up(sim, parameters.lookups, sought, _find)
     datagrams = _lookup_datagrams(sim) - before
     traces = await _look_up(sim, parameters.lookups, sought, _trace)
-    hops, expected = _hops(sim, parameters, traces, dead)
+    hops, expected = _hops(sim, cluster, parameters.r, traces, dead)
     figures = _times(finds) | _ways(traces) | _hop_figures(hops, expected)
 
     ratio = fmean(hops) / fmean(expected) if any(expected) else 1.0 + fmean(hops)
@@ -105,7 +109,6 @@ async def lookups(sim: Simulation, parameters: LookupsParameters) -> Mapping[str
         "hops_mean_reference": REFERENCE_HOPS.get(sim.nodes) if parameters.k == parameters.r == REFERENCE_K else None,
         "found_share": round(share, 5),
         "datagrams_per_lookup": round(datagrams / parameters.lookups, 2),
-        "seconds_joined": round(joined_s, 3),
         "contacts_mean": round(_contacts_mean(sim), 1),
         "memory_bytes_per_node": resident // sim.nodes,
     }
@@ -114,8 +117,8 @@ async def lookups(sim: Simulation, parameters: LookupsParameters) -> Mapping[str
 # --- the story ---
 
 
-async def _start_all(sim: Simulation, parameters: LookupsParameters) -> float:
-    """Start all nodes, evenly; return after how many seconds from the last start all have joined."""
+async def _start_all(sim: Simulation, parameters: LookupsParameters) -> Cluster:
+    """Start all nodes, evenly, and wait until they have joined; return the same cluster with ideal tables."""
     within_s = parameters.within_s or sim.nodes / STARTS_PER_S
     joined = sim.checks.declare("every node has joined")
     async with trio.open_nursery() as starting:
@@ -123,9 +126,35 @@ async def _start_all(sim: Simulation, parameters: LookupsParameters) -> float:
             node = await sim.add_router(start=False, holders=parameters.r, bucket_contacts_max=parameters.k or None)
             await trio.sleep_until(within_s * number / sim.nodes)
             starting.start_soon(node.start)
-    seconds = await joined.within(60.0, lambda: _strangers(sim))
+    await joined.within(60.0, lambda: _strangers(sim))
     await trio.sleep(SETTLE_S)
-    return seconds
+    return _ideal(sim, parameters)
+
+
+async def _fill_all(sim: Simulation, parameters: LookupsParameters) -> Cluster:
+    """Start all nodes with the contacts of ideal tables, as if each had been heard; return the cluster."""
+    for _ in range(sim.nodes):
+        await sim.add_router(bootstrap="", holders=parameters.r, bucket_contacts_max=parameters.k or None)
+    cluster = _ideal(sim, parameters)
+    by_id = {int.from_bytes(node.node_id, "big"): node for node in sim.members}
+    for own_id, node in by_id.items():
+        view = _view(node)
+        for contact in cluster.table(own_id):
+            view.met(_view(by_id[contact]).own, by_id[contact].address, sim.now)
+        for stranger in cluster.turned_away(own_id):
+            view.table.turn_away(by_id[stranger].node_id)
+    await trio.sleep(SETTLE_S)
+    return cluster
+
+
+def _ideal(sim: Simulation, parameters: LookupsParameters) -> Cluster:
+    sizes = paper_sizes(parameters.k) if parameters.k else filled_sizes(CONTACTS_MAX)
+    ids = (int.from_bytes(node.node_id, "big") for node in sim.members)
+    return Cluster(ids, sizes, sim.random("theory"))
+
+
+def _view(node: Node) -> View:
+    return node.router._view  # noqa: SLF001  # nobody but a simulation gives a router what it did not hear
 
 
 async def _strangers(sim: Simulation) -> str | None:
@@ -195,12 +224,10 @@ async def _trace(sim: Simulation, found: _Found, living: set[NodeId]) -> None:
 
 
 def _hops(
-    sim: Simulation, parameters: LookupsParameters, traces: Sequence[_Found], dead: set[NodeId]
+    sim: Simulation, cluster: Cluster, holders: int, traces: Sequence[_Found], dead: set[NodeId]
 ) -> tuple[list[int], list[int]]:
     """Return the hops until somebody gave records, as they were and as ideal tables would have had them."""
     random = sim.random("theory")
-    sizes = paper_sizes(parameters.k) if parameters.k else filled_sizes(CONTACTS_MAX)
-    cluster = Cluster((int.from_bytes(node.node_id, "big") for node in sim.members), sizes, random)
     silent = {int.from_bytes(each, "big") for each in dead}
     real, ideal = [], []
     for each in traces:
@@ -212,7 +239,7 @@ def _hops(
             cluster,
             asker,
             key,
-            set(cluster.holders(key, parameters.r)),
+            set(cluster.holders(key, holders)),
             alpha=ALPHA,
             answer=CONTACTS_PER_PROVIDERS,
             random=random,

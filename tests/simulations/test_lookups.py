@@ -37,3 +37,11 @@ def test_the_papers_numbers_can_be_set() -> None:
 def test_few_nodes_are_all_holders() -> None:
     """In a cluster of as many nodes as a key has holders nobody needs to ask."""
     assert played(8, dead="0")["hops_mean"] == 0
+
+
+def test_ideal_tables_can_be_given_instead_of_joining() -> None:
+    """Nodes that begin with ideal tables find what others have, also where nobody knows everybody."""
+    figures = played(60, dead="0", k="8", join="false")
+    assert figures["contacts_mean"] < 45
+    assert figures["found_share"] == 1
+    assert figures["hops_ratio"] == pytest.approx(1, abs=0.15)
