@@ -176,3 +176,17 @@ def test_this_node_is_never_in_its_table() -> None:
     assert table.heard(OWN, at(1)) is None
     assert not table.wants(OWN)
     assert len(table) == 0
+
+
+def test_what_a_table_lacks() -> None:
+    """While everybody is known each newcomer is lacked; afterwards only where few of a bucket are known."""
+    table, ids = filled(100)
+    stranger = NodeId(b"\x01" * 20)
+    assert table.lacks(stranger)
+    table.turn_away(ids[0])
+    table.turn_away(OWN)
+    assert table.knows_all, "a contact is not turned away, and neither is this node"
+    table.turn_away(stranger)
+    assert not table.lacks(stranger)
+    assert not table.knows_all_near(stranger, 8)
+    assert table.lacks(NodeId(b"\x80" + bytes(18) + b"\x01"))

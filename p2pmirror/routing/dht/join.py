@@ -155,6 +155,9 @@ class Join:
         if is_large:
             self._view.random.shuffle(infos)
             kept = set(self._view.table.would_keep((NodeId(info.node_id) for info in infos), contacts_max // 2))
+            for info in infos:
+                if info.node_id not in kept:
+                    self._view.table.turn_away(NodeId(info.node_id))
             infos = [info for info in infos if info.node_id in kept]
         await self._meet(infos)
         return is_large

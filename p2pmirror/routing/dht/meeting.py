@@ -137,7 +137,7 @@ class Meeting:
     def _meet_introduced(self, now: float) -> None:
         for node_id, (_, address) in [each for each in self._introduced.items() if each[1][0] <= now]:
             del self._introduced[node_id]
-            if self._view.table.wants(node_id):
+            if self._view.table.wants(node_id) and self._view.table.lacks(node_id):
                 self.meet(address, 1)
         first = min((at for at, _ in self._introduced.values()), default=math.inf)
         self._next_introduction = first if first == math.inf else math.ceil(first / GRID_S) * GRID_S

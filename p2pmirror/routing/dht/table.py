@@ -25,6 +25,7 @@ from p2pmirror.wire.identity import NODE_ID_BYTES, NodeId
 
 ID_BITS = 8 * NODE_ID_BYTES
 CONTACTS_MAX = 256  # contacts: a few hundred nodes know one another entirely; 10,000 are known by 27 of each bucket
+FEW_CONTACTS = 16  # contacts of a bucket below which newcomers are sought; above it those who come suffice
 SPLIT_CONTACTS = 8  # contacts of our own neighbourhood that may share a bucket: far fewer than a full bucket has
 SORTED_AT_ONCE = 32  # ids: to sort so many takes less time than to part them first
 
@@ -152,7 +153,12 @@ class Table(RoutingTable):  # type: ignore[misc]  # kademlia has no types
 
     def turn_away(self, node_id: NodeId) -> None:
         """Note that a node is there which the table does not want."""
-        self._bucket(int.from_bytes(node_id, "big")).turned_away = True
+        if node_id not in self and node_id != self.node.id:
+            self._bucket(int.from_bytes(node_id, "big")).turned_away = True
+
+    def lacks(self, node_id: NodeId) -> bool:
+        """Whether the table is not itself without this node: everybody is known, or few of its bucket are."""
+        return self.knows_all or len(self._bucket(int.from_bytes(node_id, "big"))) < FEW_CONTACTS
 
     def add(self, node_id: NodeId, address: Address) -> NodeId | None:
         """Take in a node that the table `wants`; return who had to give way, the least recently heard of the fullest.

@@ -98,7 +98,7 @@ class View:
     def told(self, news: Iterable[News], now: float) -> None:
         """Take in news that rode on a datagram."""
         for info in self.members.apply(news, now):
-            if self.table.wants(NodeId(info.node_id)):
+            if self.table.wants(NodeId(info.node_id)) and self.table.lacks(NodeId(info.node_id)):
                 self.introduced(NodeId(info.node_id), unpack_address(info.router))
         for address in self.members.doubtful():
             self.meet(address)
