@@ -118,7 +118,7 @@ def test_any_bytes(keyed: bool, long: bool) -> None:
     """Whatever hypothesis thinks of, as a datagram or as what a key seals, is borne by a running router."""
     batches = st.lists(st.binary(max_size=1300) | values.map(msgspec.msgpack.encode), min_size=20, max_size=200)
 
-    @settings(max_examples=400 if long else 20, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=100 if long else 20, deadline=None, suppress_health_check=list(HealthCheck))
     @given(batches)
     def check(batch: list[bytes]) -> None:
         trio.run(_bear, batch, keyed, clock=trio.testing.MockClock(autojump_threshold=0))
