@@ -4,8 +4,8 @@ Laws: a switch is put back as it was found, so that one process may hold many ru
 
 Why private parts: trio shuffles every batch of runnable tasks on purpose and offers no public way to seed that; asking
 its public statistics for the run queue costs more than delivering a datagram. All of this may go when trio has a public
-seeded scheduler, and tells a clock of one's own whether anything is runnable (python-trio/trio issues 32 and 2022); until then
-`tests/simulations/test_determinism.py` fails with the first trio that moves one of them.
+seeded scheduler, and tells a clock of one's own whether anything is runnable (python-trio/trio issues 32 and 2022);
+until then `tests/simulations/test_determinism.py` fails with the first trio that moves one of them.
 """
 
 from __future__ import annotations

@@ -85,9 +85,7 @@ class Answers:
                 infos, last = self._view.page_after(node_id, MEMBERS_MAX)
                 return Members(last, tuple(infos))
             case Goodbye(boot_id):
-                known = self._view.members.get(sender)
-                if known is not None and known.router == source:
-                    self._view.left(sender, boot_id, now)
+                self._view.left(sender, boot_id, source, now)
                 return Noted()
             case DialFailed(node_id):
                 self._liveness.doubt(NodeId(node_id))

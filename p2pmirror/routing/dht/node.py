@@ -267,10 +267,11 @@ class DhtRouter:
             answers.answer(message, source)
 
     def _goodbye_order(self) -> list[Address]:
-        """Return everybody's address, those first who hold records of this node."""
+        """Return everybody's address, those first who hold records of this node, contacts or not."""
         holders = self._placement.holders()
         present = sorted(self._view.members.present(), key=lambda known: known.info.node_id not in holders)
-        return [known.router for known in present]
+        homes = self._running.publisher.homes() if self._running is not None else []
+        return list(dict.fromkeys((*homes, *(known.router for known in present))))
 
     async def _say_goodbye(self, running: _Running, address: Address, limiter: trio.CapacityLimiter) -> None:
         async with limiter:

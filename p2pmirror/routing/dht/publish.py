@@ -43,6 +43,10 @@ class Publisher:
         self._again_from = 0.0
         self._homes: OrderedDict[NodeId, Address] = OrderedDict()  # of holders that are no contacts
 
+    def homes(self) -> list[Address]:
+        """Return the addresses of the holders that are no contacts."""
+        return list(self._homes.values())
+
     def wake_up(self) -> None:
         """Look at what is due."""
         self._wake.set()

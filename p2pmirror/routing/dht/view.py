@@ -138,9 +138,13 @@ class View:
         self._settle()
         self.meet(new)
 
-    def left(self, node_id: NodeId, boot_id: bytes, now: float) -> None:
-        """Note its goodbye."""
-        self.members.left(node_id, boot_id, now)
+    def left(self, node_id: NodeId, boot_id: bytes, source: Address, now: float) -> None:
+        """Note its goodbye; one that is no member may have left records here."""
+        known, held = self.members.get(node_id), self.records.source(node_id)
+        if known is not None and known.router == source:
+            self.members.left(node_id, boot_id, now)
+        elif known is None and held is not None and (held.router, held.boot_id) == (source, boot_id):
+            self.records.drop(node_id)
         self._settle()
 
     def keep(self, node_id: NodeId, source: Address, store: Store, now: float) -> int:
