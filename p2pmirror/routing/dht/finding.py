@@ -122,12 +122,13 @@ class Finder:
             self._hand_on(lookup, self._view.own_id, provider)
 
     def _found(self, nursery: trio.Nursery, lookup: "_Lookup", holder: NodeId, found: Iterable[Found]) -> None:
-        """Take in what a holder names; whom this node has not met, or doubts, is pinged before it is handed on."""
+        """Take in what a holder names; whom this node has not met there, or doubts, is pinged before it is handed on."""
         for each in found:
             if each.node_id == self._view.own_id or lookup.has(NodeId(each.node_id)):
                 continue
             known = self._view.members.get(NodeId(each.node_id))
-            if known is not None and known.state <= SUSPECT and not known.doubted:
+            is_sound = known is not None and known.state <= SUSPECT and not known.doubted
+            if known is not None and is_sound and known.info.router == each.router:
                 self._hand_on(lookup, holder, _provider(each, known.info))
             elif lookup.meets(NodeId(each.node_id)):
                 lookup.checking()
@@ -138,7 +139,7 @@ class Finder:
         node_id = NodeId(found.node_id)
         if await self._liveness.check(node_id, unpack_address(found.router)):
             known = self._view.members.get(node_id)
-            if known is not None:
+            if known is not None and known.info.router == found.router:  # else it moves, which takes a second
                 self._hand_on(lookup, holder, _provider(found, known.info))
 
     def _hand_on(self, lookup: "_Lookup", holder: NodeId, provider: Provider) -> None:
