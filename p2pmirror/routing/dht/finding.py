@@ -122,7 +122,7 @@ class Finder:
             self._hand_on(lookup, self._view.own_id, provider)
 
     def _found(self, nursery: trio.Nursery, lookup: "_Lookup", holder: NodeId, found: Iterable[Found]) -> None:
-        """Take in what a holder names; whom this node has not met there, or doubts, is pinged before it is handed on."""
+        """Take in what a holder names; whom this node has not met there, or doubts, is pinged before it is told."""
         for each in found:
             if each.node_id == self._view.own_id or lookup.has(NodeId(each.node_id)):
                 continue
