@@ -209,9 +209,10 @@ class Liveness:
         node_id = NodeId(known.info.node_id)
         try:
             async with self._limiter:
-                begun = trio.current_time()
-                is_there = await self._is_reached(known)
-            if not is_there and self._late_at < begun:
+                begun, boot_id, address = trio.current_time(), known.info.boot_id, known.router
+                is_there = await self._is_reached(known) or known.last_heard >= begun
+            is_another = (known.info.boot_id, known.router) != (boot_id, address)  # it began anew, or moved, meanwhile
+            if not is_there and not is_another and self._late_at < begun:
                 self._view.suspect(node_id, trio.current_time())
         finally:
             self._looked_at.discard(node_id)
