@@ -424,3 +424,16 @@ async def test_a_lookup_outlives_its_first_asker(autojump_clock: Any) -> None:
 def _sent(router: DhtRouter, kind: str) -> float:
     counts = router._metrics.datagrams.counts
     return sum(count for (each, way), count in counts.items() if (each.__name__.lower(), way) == (kind, "out"))
+
+
+async def test_a_provider_that_is_a_holder_itself_needs_no_ping(autojump_clock: Any) -> None:
+    """In a cluster where everybody holds every record a lookup is one round trip, and nobody is pinged for it."""
+    async with dht_world(5) as world:
+        world.routers[0].advertise({key(1): Offer()})
+        await trio.sleep(SETTLE_S)
+        for router in world.routers[1:]:
+            begun = trio.current_time()
+            async with router.find(key(1)) as found:
+                said = [each async for each in found]
+            assert [getattr(each, "node_id", each) for each in said] == [world.routers[0].node_id]
+            assert trio.current_time() - begun < 0.02

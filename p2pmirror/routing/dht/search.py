@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 
+import msgspec
 import trio
 
 from p2pmirror.errors import Unreachable
@@ -21,6 +22,7 @@ from p2pmirror.routing.dht.messages import (
     FindProviders,
     Found,
     Providers,
+    pack_address,
     unpack_address,
 )
 from p2pmirror.routing.dht.rpc import Asked, Rpc
@@ -157,7 +159,7 @@ class Search:
     def _take(
         self, node_id: NodeId, closer: Iterable[Contact], now: float, *, found: Iterable[Found] = (), final: bool = True
     ) -> None:
-        found = tuple(found)
+        found = tuple(self._placed(node_id, each) for each in found)
         if found:
             self._on_found(node_id, found)
         new = {NodeId(contact.node_id): contact for contact in closer}
@@ -174,6 +176,12 @@ class Search:
             self._rpc.end(self._out.pop(node_id).asked)
         else:
             out.repeat_at = out.deadline = max(out.deadline, now + PENDING_S)
+
+    def _placed(self, holder: NodeId, found: Found) -> Found:
+        """Return what a holder names; itself it names where it was asked, which it cannot know as well as we do."""
+        if found.node_id != holder:
+            return found
+        return msgspec.structs.replace(found, router=pack_address(self._addresses[holder]))
 
     def _give_up(self, now: float) -> None:
         for node_id, out in list(self._out.items()):

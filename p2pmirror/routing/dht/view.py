@@ -159,7 +159,10 @@ class View:
         return self._keep(node_id, source, store, now)
 
     def keep_own(self, store: Store, now: float) -> int:
-        """Keep what this node has: it is among the closest to the keys itself."""
+        """Keep what this node has: it is among the closest to the keys itself.
+
+        Where its router is others know better, who ask it there; its registry stands in for it.
+        """
         return self._keep(self.own_id, unpack_address(store.registry), store, now)
 
     def may_hand_out(self, node_id: NodeId, now: float) -> bool:
