@@ -29,6 +29,7 @@ from p2pmirror.routing.dht.messages import (
     pack_address,
 )
 from p2pmirror.routing.dht.node import DhtOptions, DhtRouter
+from p2pmirror.routing.dht.table import distance
 from p2pmirror.routing.metrics import RoutingMetrics
 from p2pmirror.routing.protocol import Offer
 from p2pmirror.store.memoryfiles import MemoryFiles
@@ -427,13 +428,20 @@ def _sent(router: DhtRouter, kind: str) -> float:
 
 
 async def test_a_provider_that_is_a_holder_itself_needs_no_ping(autojump_clock: Any) -> None:
-    """In a cluster where everybody holds every record a lookup is one round trip, and nobody is pinged for it."""
-    async with dht_world(5) as world:
-        world.routers[0].advertise({key(1): Offer()})
+    """Who keeps the record of what it has itself is found in one round trip, by those who keep none, without a ping."""
+    async with dht_world(20) as world:
+        ids_by_number = [router.node_id for router in world.routers]
+
+        def closest(number: int) -> list[int]:
+            ordered = sorted(ids_by_number, key=lambda node_id: distance(node_id, key(number)))
+            return [ids_by_number.index(node_id) for node_id in ordered]
+
+        kept = [number for number in range(50) if 0 in closest(number)[:3]]
+        world.routers[0].advertise({key(number): Offer() for number in kept})
         await trio.sleep(SETTLE_S)
-        for router in world.routers[1:]:
+        for number in kept:
             begun = trio.current_time()
-            async with router.find(key(1)) as found:
+            async with world.routers[closest(number)[-1]].find(key(number)) as found:
                 said = [each async for each in found]
             assert [getattr(each, "node_id", each) for each in said] == [world.routers[0].node_id]
             assert trio.current_time() - begun < 0.02

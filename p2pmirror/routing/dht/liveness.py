@@ -92,7 +92,8 @@ class Liveness:
         checking.is_own = checking.is_own or is_own
         with trio.move_on_after(CHECK_S):
             await checking.done.wait()
-        return self._view.members.is_fresh(node_id, trio.current_time())
+        is_fresh = self._view.members.is_fresh(node_id, trio.current_time())
+        return is_fresh and self._view.address(node_id) == address
 
     async def _check(self, node_id: NodeId, address: Address, checking: _Checking) -> None:
         try:

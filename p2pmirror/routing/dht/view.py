@@ -92,6 +92,9 @@ class View:
         if self._speaks_for_another(node_id, source, now) or not self.members.met(info, now):
             return False
         self._speaks(node_id, source, now)
+        held = self.records.source(node_id)
+        if held is not None and held.router != source:
+            self.records.drop(node_id)  # it came by, was forgotten, and moved: it says again what it has
         self._into_table(node_id, source)
         return True
 
@@ -167,7 +170,11 @@ class View:
 
     def may_hand_out(self, node_id: NodeId, now: float) -> bool:
         """Whether a provider may be handed out without a ping: it was heard lately, or is this node."""
-        return node_id == self.own_id or self.members.is_fresh(node_id, now)
+        if node_id == self.own_id:
+            return True
+        known, held = self.members.get(node_id), self.records.source(node_id)
+        is_there = known is not None and (held is None or held.router == known.router)
+        return is_there and self.members.is_fresh(node_id, now)
 
     def tick(self, now: float) -> None:
         """Let suspicions and records end."""
