@@ -17,13 +17,21 @@ from p2pmirror.oci import Descriptor, Digest, TagName, mediatype
 from p2pmirror.routing.protocol import Key, key_of
 from p2pmirror.store.ocilayout import LayoutWriter
 from simulations.nodes import LAYOUT, WholeNode
-from simulations.scenario import Figure
-from simulations.story import WALKED_S, Story
+from simulations.scenario import Figure, parameter
+from simulations.story import WALKED_S, Story, StoryParameters
 from simulations.world import Node, Simulation
 
 BLOB_BYTES = 20_000  # more than one piece of a stream, and soon there
 RECORDS_PER_BLOB = 4  # the blob, its manifest, the config, the tag
 PULL_S = 10.0  # containerd waits longer
+
+
+@dataclass(frozen=True)
+class PullingParameters(StoryParameters):
+    """What a story lets one choose that is told of routers alone or of whole agents."""
+
+    whole: bool = parameter(default=False, help="whole agents, through whose registry ports is pulled")
+    pulls_per_s: float = parameter(5.0, "of them, with whole agents", low=0.1, high=1000)
 
 
 @dataclass
@@ -110,6 +118,17 @@ class Pulls:
             "pull_ms_median": round(1000 * median(seconds), 3) if seconds else None,
             "pull_ms_max": round(1000 * seconds[-1], 3) if seconds else None,
         }
+
+
+async def stand(sim: Simulation, story: Story, parameters: PullingParameters) -> Pulls | None:
+    """Let a cluster stand in which keys are dealt; return who pulls from it, when it is one of whole agents."""
+    if parameters.whole:
+        pulls = Pulls(sim, story)
+        await pulls.stand(sim.nodes)
+        return pulls
+    await story.stand([await sim.add_router(start=False) for _ in range(sim.nodes)])
+    story.deal()
+    return None
 
 
 async def _write(node: WholeNode, blob: Digest, content: bytes) -> None:

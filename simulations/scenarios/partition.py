@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import trio
 
-from simulations.pulling import Pulls
+from simulations.pulling import PullingParameters, stand
 from simulations.scenario import Figure, parameter, scenario
 from simulations.schedule import Block, Heal
-from simulations.story import Story, StoryParameters
+from simulations.story import Story
 from simulations.world import Simulation
 
 MEAN_MAX = 1300.0  # datagrams a node and second: 64 of the silent are looked at together, with some 20 for each
@@ -24,14 +24,12 @@ PULLED_AFTER_S = 10.0  # pulls go on, and none may fail
 
 
 @dataclass(frozen=True)
-class PartitionParameters(StoryParameters):
+class PartitionParameters(PullingParameters):
     """See `scenario`."""
 
     share: float = parameter(0.5, "of the nodes are on one side", low=0.01, high=0.99)
     seconds: float = parameter(30.0, "until it heals", low=1, high=3600)
     one_way: bool = parameter(default=False, help="only what the one side sends is lost, and the other side is heard")
-    whole: bool = parameter(default=False, help="whole agents, through whose registry ports is pulled")
-    pulls_per_s: float = parameter(5.0, "of them, with whole agents", low=0.1, high=1000)
 
 
 @scenario(
@@ -45,12 +43,7 @@ class PartitionParameters(StoryParameters):
 async def partition(sim: Simulation, parameters: PartitionParameters) -> Mapping[str, Figure]:
     """Cut, look, heal, look."""
     story = Story(sim, parameters)
-    pulls = Pulls(sim, story) if parameters.whole else None
-    if pulls is None:
-        await story.stand([await sim.add_router(start=False) for _ in range(sim.nodes)])
-        story.deal()
-    else:
-        await pulls.stand(sim.nodes)
+    pulls = await stand(sim, story, parameters)
     random = sim.random("sides")
     one = sorted(random.sample(range(sim.nodes), max(1, int(sim.nodes * parameters.share))))
     other = sorted(set(range(sim.nodes)) - set(one))

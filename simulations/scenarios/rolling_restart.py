@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import trio
 
-from simulations.pulling import Pulls
+from simulations.pulling import PullingParameters, stand
 from simulations.scenario import Figure, parameter, scenario
 from simulations.schedule import Restart, Stop
-from simulations.story import Story, StoryParameters
+from simulations.story import Story
 from simulations.world import Simulation
 
 MEAN_MAX = 400.0  # datagrams a node and second: some tens that leave and return in one second are met by everybody
@@ -22,13 +22,11 @@ FOUND_S = 10.0  # in a cluster that is known entirely
 
 
 @dataclass(frozen=True)
-class RollingRestartParameters(StoryParameters):
+class RollingRestartParameters(PullingParameters):
     """See `scenario`."""
 
     each_s: float = parameter(1.0, "from one restart to the next", low=0, high=3600)
     down_s: float = parameter(1.0, "from a stop in order to the start", low=0, high=3600)
-    whole: bool = parameter(default=False, help="whole agents, through whose registry ports is pulled")
-    pulls_per_s: float = parameter(5.0, "of them, with whole agents", low=0.1, high=1000)
 
 
 @scenario(
@@ -43,12 +41,7 @@ async def rolling_restart(sim: Simulation, parameters: RollingRestartParameters)
     """Restart them one after the other, then look."""
     story = Story(sim, parameters)
     again = sim.checks.declare("everybody was restarted, and is who it was")
-    pulls = Pulls(sim, story) if parameters.whole else None
-    if pulls is None:
-        await story.stand([await sim.add_router(start=False) for _ in range(sim.nodes)])
-        story.deal()
-    else:
-        await pulls.stand(sim.nodes)
+    pulls = await stand(sim, story, parameters)
     ids = [node.node_id for node in sim.members]
     order = sim.random("order").sample(range(sim.nodes), sim.nodes)
     async with trio.open_nursery() as nursery, story.watched(mean_max=MEAN_MAX):

@@ -146,14 +146,20 @@ class Watched:
         return accepted, refused
 
 
-async def test_a_key_is_changed_while_the_agent_runs(
-    caplog: pytest.LogCaptureFixture, autojump_clock: MockClock, nursery: trio.Nursery
-) -> None:
-    """Each step of a change reaches the ring within seconds, is said once and counted."""
+async def watching_old(nursery: trio.Nursery, caplog: pytest.LogCaptureFixture) -> tuple[MemoryFiles, Watched]:
+    """Watch a file in memory that has the old key."""
     disk = MemoryFiles()
     disk.put(PATH, OLD)
     watched = Watched(disk, PATH, caplog)
     await watched.start(nursery)
+    return disk, watched
+
+
+async def test_a_key_is_changed_while_the_agent_runs(
+    caplog: pytest.LogCaptureFixture, autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    """Each step of a change reaches the ring within seconds, is said once and counted."""
+    disk, watched = await watching_old(nursery, caplog)
     assert (watched.ring, watched.said(), watched.state()) == (ring(OLD), ["keys.accepted"], (1, 0))
     for lines in ([OLD, NEW], [NEW, OLD], [NEW]):
         disk.put(PATH, b"\n".join(lines))
@@ -169,10 +175,7 @@ async def test_a_broken_file_changes_nothing(
     content: bytes | None, caplog: pytest.LogCaptureFixture, autojump_clock: MockClock, nursery: trio.Nursery
 ) -> None:
     """The old keys stay, one warning, the metric shows it; a good file ends it, the old one or a new one."""
-    disk = MemoryFiles()
-    disk.put(PATH, OLD)
-    watched = Watched(disk, PATH, caplog)
-    await watched.start(nursery)
+    disk, watched = await watching_old(nursery, caplog)
     watched.said()
     for mended in (OLD, NEW):
         before = watched.ring
@@ -191,10 +194,7 @@ async def test_a_file_that_is_being_written_is_not_believed(
     caplog: pytest.LogCaptureFixture, autojump_clock: MockClock, nursery: trio.Nursery
 ) -> None:
     """What one look alone has seen (nothing, half a line) neither counts nor is complained about."""
-    disk = MemoryFiles()
-    disk.put(PATH, OLD)
-    watched = Watched(disk, PATH, caplog)
-    await watched.start(nursery)
+    disk, watched = await watching_old(nursery, caplog)
     watched.said()
     await trio.sleep(LOOK_S / 2)
     for content in (b"", NEW[:17], NEW[:18], NEW):
