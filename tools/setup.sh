@@ -53,5 +53,6 @@ if [ "$(version_of "$venv/bin/python" || true)" != "$version" ]; then
 fi
 echo "setup: installing the packages of requirements/dev.txt"
 pip="$venv/bin/python -m pip -q --disable-pip-version-check --no-input"
-$pip install --require-hashes -r requirements/dev.txt
+# --no-deps: the lock names everything, and pip before 23.3 resolves NAME[EXTRA] past the pin of NAME once a newer one is out.
+$pip install --require-hashes --no-deps -r requirements/dev.txt
 $pip install --no-deps --no-build-isolation -e .
