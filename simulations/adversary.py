@@ -99,9 +99,13 @@ class Adversary:
         for _ in range(4):
             if to in self._gates:
                 return True
-            self.ask(to, Ping(self.info))
+            self.ask(to, self.ping())
             await trio.sleep(PROOF_S)
         return to in self._gates
+
+    def ping(self, info: NodeInfo | None = None) -> Ping:
+        """Return a ping that introduces us, or somebody else."""
+        return Ping(info or self.info, self.random.randbytes(8), int(1000 * self.sim.now))
 
     def ask(
         self, to: Address, question: AnyQuestion, *, news: Sequence[News] = (), sender: NodeId | None = None

@@ -24,7 +24,6 @@ from p2pmirror.routing.dht.messages import (
     MembersAfter,
     News,
     NodeInfo,
-    Ping,
     PingThrough,
     Request,
     Store,
@@ -68,6 +67,7 @@ async def floods(sim: Simulation, parameters: FloodsParameters) -> Mapping[str, 
     victim, named = Victim(sim, "10.210.0.1"), Victim(sim, "10.210.0.2")
     await siege.stand(sim.nodes)
     quiet = sim.checks.declare("an address in whose name others ask is sent no more than that")
+    unnamed = sim.checks.declare("without a key, an address that others are told of is sent no more than what told it")
     found = sim.checks.declare("everything is found during the flood")
     tasks = sim.checks.declare("no task is left behind")
     tasks_before = trio.lowlevel.current_statistics().tasks_living
@@ -98,6 +98,8 @@ async def floods(sim: Simulation, parameters: FloodsParameters) -> Mapping[str, 
         victim.received_bytes <= flood.in_its_name_bytes,
         f"{victim.received_bytes} bytes for {flood.in_its_name_bytes} that were sent in its name",
     )
+    echo = named.received_bytes / max(1, flood.naming_bytes)
+    unnamed.holds(parameters.key or echo <= 1, f"{echo:.2f} times the bytes in which it was named")
     left = trio.lowlevel.current_statistics().tasks_living - tasks_before
     tasks.holds(left <= TASKS_MORE, f"{left} more tasks than before")
     records = siege.total("records")
@@ -177,7 +179,7 @@ class Flood(Adversary):
 
     def _spoofed(self, to: Address) -> None:
         """Ask in the name of somebody who has nothing to do with it."""
-        question = self.random.choice((Ping(self.info), FindNode(self._id()), FindProviders(self._id(), "")))
+        question = self.random.choice((self.ping(), FindNode(self._id()), FindProviders(self._id(), "")))
         request = Request(self.random.randbytes(8), self._id(), NO_COOKIE, question)
         datagram = self.send(self._seal.seal(encode(request), UNBOUND), to, source=self.victim.address)
         self.in_its_name_bytes += len(datagram)
@@ -185,7 +187,7 @@ class Flood(Adversary):
     def _identities(self, to: Address) -> None:
         """Be somebody else each time."""
         info = NodeInfo(self._id(), self.random.randbytes(8), 0, b"", pack_address(self.registry), "")
-        self.ask(to, Ping(info), sender=self._id() if self.random.random() < 0.1 else NodeId(info.node_id))
+        self.ask(to, self.ping(info), sender=self._id() if self.random.random() < 0.1 else NodeId(info.node_id))
 
     def _id(self) -> NodeId:
         return NodeId(self.random.randbytes(20))

@@ -88,7 +88,7 @@ class Babbler(Adversary):
             await self.prove(home)
         while True:
             for home in homes:
-                self.ask(home, Ping(self.info))
+                self.ask(home, self.ping())
             await trio.sleep(KNOCK_S)
 
 

@@ -98,10 +98,10 @@ class Liar(Adversary):
         self.ask(target, Store(self.random.randbytes(8), registry, "", 3600, entries), sender=honest.node_id)
         self.ask(target, Store(self.random.randbytes(8), registry, "", 3600, ()), sender=self._id())
         stolen = NodeInfo(honest.node_id, self.random.randbytes(8), LAST, b"", registry, "")
-        self.ask(target, Ping(stolen), sender=honest.node_id)
+        self.ask(target, self.ping(stolen), sender=honest.node_id)
         self.ask(target, DialFailed(honest.node_id))
         self.ask(target, PingThrough(Contact(honest.node_id, pack_address(self.victim.address))))
-        self.ask(target, Ping(self.info), news=self._news())
+        self.ask(target, self.ping(), news=self._news())
 
     def _news(self) -> list[News]:
         invented = [self._nobody() for _ in range(2)]

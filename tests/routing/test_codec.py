@@ -12,11 +12,14 @@ from p2pmirror.routing.dht.codec import DATAGRAM_BYTES_MAX, Fitter, NullSeal, Un
 from p2pmirror.routing.dht.messages import (
     ALIVE,
     COMPLETE,
+    NO_COOKIE,
+    Challenge,
     Claim,
     Contact,
     Contacts,
     Entry,
     Found,
+    Knock,
     Malformed,
     Members,
     News,
@@ -92,7 +95,7 @@ def test_damaged_messages(data: Any) -> None:
             continue
 
 
-PING = ["q", bytes(8), bytes(20), b"", [1, [bytes(20), bytes(8), 0, b"", HOME, ""]], []]
+PING = ["q", bytes(8), bytes(20), b"", [1, [bytes(20), bytes(8), 0, b"", HOME, ""], bytes(8), 7], []]
 CONTACTS = ["r", bytes(8), bytes(20), [34, [[bytes(20), HOME]]], []]
 CLAIM = [0, bytes(32), "a/b", 5, 1.0, True]
 PROVIDERS = ["r", bytes(8), bytes(20), [35, True, [[bytes(20), HOME, HOME, "", 2, 600, CLAIM]], []], []]
@@ -130,6 +133,8 @@ def test_the_examples_are_messages(tree: Any) -> None:
         (PING, [4, 1, 4], b"\xff" * 6),
         (PING, [4, 1, 4], b"\xe0\x00\x00\x01\x00\x05"),
         (PING, [4, 1, 5], "z" * 64),
+        (PING, [4, 2], bytes(9)),
+        (PING, [4, 3], -1),
         (CONTACTS, [3, 1], [[bytes(20), HOME]] * 41),
         (CONTACTS, [3, 1, 0, 1], bytes(7)),
         (CONTACTS, [3, 1, 0, 1], bytes(18)),
@@ -206,6 +211,14 @@ def test_what_is_too_long_is_cut_from_the_end() -> None:
     for answer in (Reached(alive=True), Noted(), Contacts(()), Members(True, ()), Providers(True, (), ())):
         with pytest.raises(ValueError, match="a message of"):
             Fitter(10).encode(reply(answer))
+
+
+def test_a_knock_is_shorter_than_a_name_and_longer_than_a_challenge() -> None:
+    """Whoever names an address has no more sent there than he sends himself; no answer is longer than the knock."""
+    knock = encode(Request(bytes(8), bytes(20), NO_COOKIE, Knock()))
+    name = msgspec.msgpack.encode(News(bytes(20), bytes(8), 0, ALIVE, NodeInfo(bytes(20), bytes(8), 0, HOME, HOME, "")))
+    challenge = encode(reply(Challenge(bytes(8), bytes(8), 2**63 - 1)))
+    assert len(challenge) <= len(knock) < len(name) - NullSeal.overhead_bytes
 
 
 def test_news_is_left_out_first() -> None:

@@ -18,6 +18,7 @@ from p2pmirror.routing.dht.messages import (
     FindNode,
     FindProviders,
     Goodbye,
+    Knock,
     MembersAfter,
     NodeInfo,
     Noted,
@@ -329,7 +330,13 @@ async def test_a_stranger_gets_a_cookie_and_no_more_bytes_than_it_sent(autojump_
         target = Address(world.host(0), 29998)
         info = NodeInfo(b"s" * 20, b"b" * 8, 0, b"", pack_address(Address("10.8.8.8", 6)), "")
         contact = Contact(b"c" * 20, info.registry)
-        questions: list[Any] = [Ping(info), PingThrough(contact), FindNode(bytes(20)), FindProviders(bytes(20), "")]
+        questions: list[Any] = [
+            Knock(),
+            Ping(info, b"c" * 8, 1),
+            PingThrough(contact),
+            FindNode(bytes(20)),
+            FindProviders(bytes(20), ""),
+        ]
         questions += [Store(b"b" * 8, info.registry, "", 60, ()), MembersAfter(bytes(20)), Goodbye(b"b" * 8)]
         for question in [*questions, DialFailed(bytes(20))]:
             sent = NullSeal().seal(encode(Request(b"i" * 8, b"s" * 20, b"wrong!!!" + bytes(24), question)), UNBOUND)
@@ -342,6 +349,18 @@ async def test_a_stranger_gets_a_cookie_and_no_more_bytes_than_it_sent(autojump_
             assert isinstance(reply, Reply)
             assert isinstance(reply.answer, Challenge)
         assert len(world.routers[0].members()) == 1
+
+
+async def test_whoever_is_pinged_has_the_cookie_for_the_way_back(autojump_clock: Any) -> None:
+    """A newcomer knocks at each node once; they ask it without a knock ever after."""
+    async with dht_world(2) as world:
+        await trio.sleep(5)
+        before = [world.metric(n, "datagrams_total", kind="knock", direction="out") for n in (0, 1)]
+        await world.start(world.add())
+        await trio.sleep(5)
+        assert [world.metric(n, "datagrams_total", kind="knock", direction="out") for n in (0, 1)] == before
+        assert world.metric(2, "datagrams_total", kind="knock", direction="out") == 2
+        assert world.metric(2, "datagrams_total", kind="ping", direction="in") >= 4
 
 
 async def test_idle_costs_little(autojump_clock: Any) -> None:

@@ -23,6 +23,7 @@ from p2pmirror.routing.dht.messages import (
     FindProviders,
     Found,
     Goodbye,
+    Knock,
     Members,
     MembersAfter,
     Noted,
@@ -71,7 +72,7 @@ class Answers:
     def _now(self, request: Request, source: Address, now: float) -> AnyAnswer | None:
         sender = NodeId(request.sender)
         match request.question:
-            case Ping(info):
+            case Ping(info=info):
                 if info.node_id == sender:
                     self._view.met(info, source, now)
                 return Pong(self._view.own, self._rpc.clock_ms())
@@ -94,6 +95,8 @@ class Answers:
                 if self._later < LATER_MAX:
                     self._start(self._ping_for, request, source)
                 return None
+            case Knock():
+                return None  # the rpc gave it its cookie
 
     def _providers(self, request: Request, source: Address, key: Key, zone: str) -> Providers:
         now = trio.current_time()

@@ -13,7 +13,7 @@ import trio
 
 from p2pmirror.errors import Unreachable
 from p2pmirror.routing.dht.members import Known
-from p2pmirror.routing.dht.messages import ALIVE, AnyAnswer, Contact, Ping, PingThrough, Pong, Reached, pack_address
+from p2pmirror.routing.dht.messages import ALIVE, AnyAnswer, Contact, PingThrough, Pong, Reached, pack_address
 from p2pmirror.routing.dht.rpc import Asked, Rpc
 from p2pmirror.routing.dht.view import View
 from p2pmirror.wire.address import Address
@@ -71,7 +71,9 @@ class Liveness:
 
     async def ping(self, address: Address, *, limit_s: float, expected: NodeId | None = None) -> NodeId:
         """Ping an address; return who answered, who is a member then. Raises `Unreachable`."""
-        answer = await self._rpc.ask(address, Ping(self._view.own), limit_s=limit_s, expected=expected)
+        answer = await self._rpc.ask(
+            address, self._rpc.ping(self._view.own, address), limit_s=limit_s, expected=expected
+        )
         if not isinstance(answer, Pong):
             raise Unreachable(f"{address} answered a ping with something else")
         return NodeId(answer.info.node_id)
@@ -123,7 +125,7 @@ class Liveness:
             arrived.set()
 
         try:
-            asked = self._rpc.begin(address, Ping(self._view.own), take, expected=node_id)
+            asked = self._rpc.begin(address, self._rpc.ping(self._view.own, address), take, expected=node_id)
         except Unreachable:
             return False
         try:
@@ -181,9 +183,8 @@ class Liveness:
             return
         probe = _Probe(known)
         try:
-            probe.asked = self._rpc.begin(
-                known.router, Ping(self._view.own), probe.take, expected=NodeId(known.info.node_id)
-            )
+            ping = self._rpc.ping(self._view.own, known.router)
+            probe.asked = self._rpc.begin(known.router, ping, probe.take, expected=NodeId(known.info.node_id))
         except Unreachable:
             return  # this node has too much under way to judge others
         self._rpc.send(probe.asked)
@@ -268,9 +269,9 @@ class Liveness:
         known = self._view.members.get(node_id)
         if known is None:
             return
-        news = self._view.members.accusation(node_id)
+        ping, news = self._rpc.ping(self._view.own, known.router), self._view.members.accusation(node_id)
         try:
-            await self._rpc.ask(known.router, Ping(self._view.own), limit_s=ACCUSE_S, expected=node_id, news=news)
+            await self._rpc.ask(known.router, ping, limit_s=ACCUSE_S, expected=node_id, news=news)
         except Unreachable:
             return  # gone again: the watch finds out
 

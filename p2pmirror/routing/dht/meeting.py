@@ -17,7 +17,7 @@ from functools import partial
 import trio
 
 from p2pmirror.errors import Unreachable
-from p2pmirror.routing.dht.messages import AnyAnswer, Ping
+from p2pmirror.routing.dht.messages import AnyAnswer
 from p2pmirror.routing.dht.rpc import Asked, Rpc
 from p2pmirror.routing.dht.view import View
 from p2pmirror.wire.address import Address
@@ -125,7 +125,8 @@ class Meeting:
             address = next(iter(self._waiting))
             pings = self._waiting.pop(address)
             try:
-                asked = self._rpc.begin(address, Ping(self._view.own), partial(self._answered, address))
+                ping = self._rpc.ping(self._view.own, address)
+                asked = self._rpc.begin(address, ping, partial(self._answered, address))
             except Unreachable:
                 self._end(address)
                 continue

@@ -161,9 +161,11 @@ class Question(Part, frozen=True):
 
 
 class Ping(Question, frozen=True, tag=1):
-    """Are you there: this is me."""
+    """Are you there: this is me. Ask me with this cookie, bound to this life of mine and to what my clock says."""
 
     info: NodeInfo
+    cookie: _Eight
+    clock_ms: _Count
 
 
 class PingThrough(Question, frozen=True, tag=2):
@@ -214,6 +216,10 @@ class DialFailed(Question, frozen=True, tag=8):
     """A node that you handed out could not be dialled."""
 
     node_id: _Id
+
+
+class Knock(Question, frozen=True, tag=9):
+    """Give me a cookie: what is sent in place of every first question, which would be answered by a cookie alone."""
 
 
 class Answer(Part, frozen=True):
@@ -272,13 +278,13 @@ class Challenge(Answer, frozen=True, tag=39):
     clock_ms: _Count
 
 
-AnyQuestion = Ping | PingThrough | FindNode | FindProviders | Store | MembersAfter | Goodbye | DialFailed
+AnyQuestion = Ping | PingThrough | FindNode | FindProviders | Store | MembersAfter | Goodbye | DialFailed | Knock
 AnyAnswer = Pong | Reached | Contacts | Providers | Stored | Members | Noted | Challenge
 
 _News = Annotated[tuple[News, ...], Meta(max_length=NEWS_MAX)]
 
 
-NO_COOKIE = bytes(32)  # so long that no challenge is longer than the question
+NO_COOKIE = bytes(27)  # so long that no challenge is longer than a knock
 
 
 class Request(Part, frozen=True, tag="q"):

@@ -6,6 +6,8 @@ Laws:
 - news rides only to addresses that answered once: whoever invents an address makes nobody send it more than a question;
 - whoever has not proved that it receives at the address it sends from gets a challenge, which is shorter than any
   question, and nothing else; with a key so does whoever did not bind its question to this life and minute of ours;
+- an address that never gave us a cookie is sent a knock in place of the question, which is shorter than what it takes
+  to name an address; whoever has our cookie gives us his with his ping, so that no question back needs a knock;
 - a question may come twice (a repeat, a copy, a replay within a minute), so that what it says must be idempotent;
 - being cancelled leaves no question behind.
 
@@ -28,8 +30,11 @@ from p2pmirror.routing.dht.messages import (
     AnyAnswer,
     AnyQuestion,
     Challenge,
+    Knock,
     Malformed,
     News,
+    NodeInfo,
+    Ping,
     Pong,
     Reply,
     Request,
@@ -186,6 +191,10 @@ class Rpc:
         self._pending[request.id] = asked
         return asked
 
+    def ping(self, info: NodeInfo, to: Address) -> Ping:
+        """Return the question with which this node introduces itself at an address."""
+        return Ping(info, self._cookie_for(to), self.clock_ms())
+
     def send(self, asked: Asked) -> None:
         """Send a question, or send it again."""
         asked.repeated = asked.sent_at > 0.0
@@ -223,9 +232,16 @@ class Rpc:
             return message if self._answered(message, source) else None
         self._metrics.datagram(type(message.question), "in")
         if message.cookie == self._cookie_for(source) and (not self._seal.binds or self._is_current(binding)):
+            if isinstance(message.question, Ping):
+                self._introduced(message.question, source)
             return message
         self._challenge(message, source, len(datagram))
         return None
+
+    def _introduced(self, ping: Ping, source: Address) -> None:
+        known = self._correspondent(source)
+        known.cookie, known.boot_id = ping.cookie, ping.info.boot_id
+        known.clock_ahead_ms = ping.clock_ms - self.clock_ms()
 
     def _is_current(self, binding: Binding) -> bool:
         return binding.boot_id == self._boot_id and abs(self.clock_ms() - binding.clock_ms) <= AGE_MAX_MS
@@ -273,9 +289,12 @@ class Rpc:
         self._ask(asked)
 
     def _ask(self, asked: Asked) -> None:
-        self._metrics.datagram(type(asked.request.question), "out")
+        request = asked.request
+        if request.cookie is NO_COOKIE:
+            request = Request(request.id, request.sender, NO_COOKIE, _KNOCK)
+        self._metrics.datagram(type(request.question), "out")
         binding = self.binding(asked.to) if self._seal.binds else UNBOUND
-        self._datagrams.send(self._seal.seal(self._fitter.encode(asked.request), binding), asked.to)
+        self._datagrams.send(self._seal.seal(self._fitter.encode(request), binding), asked.to)
 
     def _reply(self, reply: Reply, to: Address) -> None:
         """Send a reply; it needs no binding, since the id of the question that it repeats was drawn for this once."""
@@ -299,6 +318,9 @@ class Rpc:
         if known is not None:
             known.expected_cookie = cookie
         return cookie
+
+
+_KNOCK = Knock()
 
 
 def _nobody_waits(_: AnyAnswer) -> None:
