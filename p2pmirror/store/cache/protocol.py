@@ -1,0 +1,76 @@
+"""What whoever fetches needs of a cache: somewhere to put what comes, read it while it grows, and keep it when right.
+
+Laws:
+- nothing is kept, listed or opened as a blob before all of its bytes were hashed and had the right digest;
+- what is being received may be read up to `written` by anybody who holds a reader, also after it was kept, discarded
+  or wiped by somebody else;
+- whoever cannot write (full, read-only, wiped away) raises `StoreFull`, and its caller goes on without keeping.
+"""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Protocol, Self
+
+from p2pmirror.oci import Digest, TagName
+from p2pmirror.store.protocol import Store, TagInfo
+from p2pmirror.wire.network import File
+
+
+class Incoming(Protocol):
+    """One blob that is being received, from its first byte to its last. `async with`: discarded unless it was kept."""
+
+    @property
+    def size(self) -> int:
+        """How long it will be."""
+        ...
+
+    @property
+    def written(self) -> int:
+        """How many bytes are in the file and may be read."""
+        ...
+
+    async def __aenter__(self) -> Self: ...
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    async def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Write and hash the next bytes. Raises `StoreFull`; ValueError beyond `size`."""
+        ...
+
+    async def reader(self) -> File:
+        """Open it for reading: `size` is the whole length, of which the first `written` bytes are there."""
+        ...
+
+    async def is_right(self) -> bool:
+        """Whether all bytes are there and have the digest that they were announced with."""
+        ...
+
+    async def keep(self) -> None:
+        """Put it on the disk and list it. Raises `StoreFull`; ValueError unless it `is_right`."""
+        ...
+
+
+class Cache(Store, Protocol):
+    """A store that can be written to."""
+
+    async def receive(self, digest: Digest, size: int, media_type: str | None, name: str) -> Incoming:
+        """Reserve room for a blob that is about to come, for the image `registry/repository` of this `name`.
+
+        Raises `StoreFull` when there is none even after all that may go has gone.
+        """
+        ...
+
+    async def keep_document(self, digest: Digest, media_type: str, data: bytes, name: str) -> None:
+        """Keep a manifest or an index. Raises `StoreFull`; ValueError when `data` has another digest."""
+        ...
+
+    async def remember_tag(self, tag: TagInfo) -> None:
+        """Remember what a tag names, also after a restart. Raises `StoreFull`."""
+        ...
+
+    async def forget_tag(self, name: TagName) -> None:
+        """Forget a tag: its registry says that it is gone. What it named stays until it is evicted."""
+        ...

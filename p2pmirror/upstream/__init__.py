@@ -1,0 +1,1 @@
+"""Fetching from a real registry: tokens, limits, resumption, and whom it may dial at all."""
