@@ -36,3 +36,14 @@ class BadRequest(MirrorError):
 
 class StoreFull(MirrorError):
     """No room left to keep the bytes: stream them through uncached."""
+
+
+def only_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Return what is no `MirrorError` in a group: a cancellation or a bug; else its first error, the others' cause."""
+    _, others = group.split(MirrorError)
+    if others is not None:
+        return others
+    first: BaseException = group
+    while isinstance(first, BaseExceptionGroup):
+        first = first.exceptions[0]
+    return first

@@ -34,6 +34,7 @@ from p2pmirror.resolve.hashing import Hashing
 from p2pmirror.resolve.metrics import ResolveMetrics
 from p2pmirror.resolve.race import RaceOptions, Sources
 from p2pmirror.resolve.resolver import MirrorResolver, ResolveOptions
+from p2pmirror.resolve.tags import TagOptions
 from p2pmirror.routing.advertise import advertise
 from p2pmirror.routing.dht.node import DhtOptions, DhtRouter
 from p2pmirror.routing.metrics import RoutingMetrics
@@ -195,7 +196,7 @@ class Node:
         resolver = MirrorResolver(
             self._store,
             Sources(router, peers, Scores(seams.random), race),
-            ResolveOptions(race, config.resolve_tags),
+            ResolveOptions(race, _tag_options(config)),
             ResolveMetrics(seams.registry),
             seams.hashing,
         )
@@ -208,7 +209,6 @@ class Node:
                 registries=config.registries,
                 fallback=config.fallback,
             ),
-            node_id=running.node_id,
             metrics=front_metrics,
             pace=Pace(config.upload_rate_max) if config.upload_rate_max else None,
             admission=trust.admission(self._binding, seams.network, front_metrics),
@@ -328,6 +328,16 @@ async def _bound(
 
 def _cannot_listen(key: str, address: Address, error: OSError) -> BadSetting:
     return BadSetting(key, str(address), f"an address that can be listened on ({error.strerror or error})")
+
+
+def _tag_options(config: Config) -> TagOptions:
+    return TagOptions(
+        enabled=config.resolve_tags,
+        first_claim_s=config.mirror_resolve_timeout_s,
+        ttl_s=config.tag_ttl_s,
+        stale_max_s=config.tag_stale_max_s,
+        keep_on_upstream_404=config.keep_on_upstream_404,
+    )
 
 
 def _store(config: Config, files: Files) -> Store:

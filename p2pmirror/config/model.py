@@ -65,4 +65,8 @@ class Config:
     log_format: Literal["json", "text"]
     peer_key_file: Path | None = None  # None: a cluster without a key
     allowed_clients: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...] = ()
+    first_byte_timeout_s: float = 2.0
+    tag_ttl_s: float = 0.0
+    tag_stale_max_s: float = 168 * 3600.0
+    keep_on_upstream_404: bool = False
     filters: Filters = field(default_factory=Filters)

@@ -202,6 +202,10 @@ SETTINGS = (
         many=True,
     ),
     Setting("mirror_resolve_timeout", "30ms", parse_duration, "how long to look for a first peer before saying 404"),
+    Setting("first_byte_timeout", "2s", parse_duration, "how long a registry may take to answer before we say 404"),
+    Setting("tag_ttl", "0s", parse_duration, "how long a registry's word about a tag counts before it is asked again"),
+    Setting("tag_stale_max", "168h", parse_duration, "how old that word may be when the registry does not answer"),
+    Setting("keep_on_upstream_404", "false", parse_switch, "keep a tag when its registry says that it is gone"),
     Setting("mirror_resolve_retries", "5", _retries, "how many peers to ask for one thing"),
     Setting("resolve_tags", "true", parse_switch, "answer tags too, not only digests"),
     Setting(

@@ -19,7 +19,7 @@ import trio
 from p2pmirror.errors import MirrorError, NotHere
 from p2pmirror.front import blobs, errors, manifests, referrers, tags
 from p2pmirror.front.admission import Admission, Everybody
-from p2pmirror.front.content import is_known, not_modified, release
+from p2pmirror.front.content import is_known, not_modified
 from p2pmirror.front.journal import Exchange, Journal
 from p2pmirror.front.metrics import FrontMetrics
 from p2pmirror.front.query import Query, parse_query
@@ -33,14 +33,16 @@ from p2pmirror.oci import (
     TagsPath,
     canonical_registry,
     canonical_repository,
+    check_registry,
     parse_path,
 )
 from p2pmirror.oci.filters import Filters
 from p2pmirror.resolve.protocol import Resolver
-from p2pmirror.resolve.want import Trail, Want
+from p2pmirror.resolve.want import Listing, Want
 from p2pmirror.wire.http import Request, Response
-from p2pmirror.wire.identity import NodeId
 from p2pmirror.wire.pacing import Pace
+
+STALE: Final = '110 - "Response is Stale"'  # RFC 7234, section 5.5.1: clients that know it still show it
 
 _CONTENT_KINDS: Final = frozenset({"manifest", "blob"})
 
@@ -67,22 +69,17 @@ class Front:
         resolver: Resolver,
         filters: Filters,
         options: FrontOptions,
-        node_id: NodeId,
         metrics: FrontMetrics,
         clock: Callable[[], float] = trio.current_time,
         pace: Pace | None = None,
         admission: Admission | None = None,
     ) -> None:
-        """Answer whom `admission` lets in (everybody) with what `resolver` finds, peers at `pace`.
-
-        `node_id` is this node's own.
-        """
+        """Answer whom `admission` lets in (everybody) with what `resolver` finds, peers at `pace`."""
         self._resolver = resolver
         self._filters = filters
         self._default_registry = canonical_registry(options.default_registry)
         self._registries = frozenset(map(canonical_registry, options.registries)) if options.registries_only else None
         self._fallback = options.fallback
-        self._node_id = node_id
         self._journal = Journal(metrics, clock)
         self._pace = pace
         self._admission = admission or Everybody()
@@ -127,14 +124,26 @@ class Front:
             return await self._content(request, exchange)
         if isinstance(path, ReferrersPath):
             return await self._referrers(path.digest, exchange, query)
-        return self._tags(path.repository, exchange, query)
+        return await self._tags(path.repository, exchange, query)
 
     def _name(self, exchange: Exchange, repository: str, query: Query) -> None:
         """Settle what the request is about. Raises `NotHere`."""
-        registry = query.registry or self._default_registry
+        registry, repository = self._registry_of(repository, query)
         exchange.registry, exchange.repository = registry, canonical_repository(registry, repository)
         if self._registries is not None and registry not in self._registries:
             raise NotHere(f"{registry} is none of the registries that are served here")
+
+    def _registry_of(self, repository: str, query: Query) -> tuple[str, str]:
+        """Return the registry that is meant: `ns`, else one that begins the name (`ghcr.io/org/app`), else the default.
+
+        Docker and podman send no `ns`; a registry's name has a dot, the first part of a name on Docker Hub has none.
+        """
+        if query.registry is not None:
+            return query.registry, repository
+        first, slash, rest = repository.partition("/")
+        if slash and "." in first:
+            return canonical_registry(check_registry(first)), rest
+        return self._default_registry, repository
 
     async def _content(self, request: Request, exchange: Exchange) -> Response:
         is_head = request.method == "HEAD"
@@ -146,7 +155,10 @@ class Front:
         known = request.headers.get("if-none-match")
         if known is not None and is_known(known, found.content.digest):
             return not_modified(found)
-        return manifests.answer(found) if want.kind == "manifest" else blobs.answer(found, want.byte_range)
+        response = manifests.answer(found) if want.kind == "manifest" else blobs.answer(found, want.byte_range)
+        if exchange.trail.is_stale:
+            response.headers["Warning"] = STALE
+        return response
 
     def _want(self, request: Request, exchange: Exchange, *, is_head: bool) -> Want:
         reference = exchange.reference
@@ -157,30 +169,22 @@ class Front:
             )
         return Want("manifest", exchange.registry, exchange.repository, reference, is_head, None, exchange.from_peer)
 
-    def _tags(self, repository: str, exchange: Exchange, query: Query) -> Response:
+    async def _tags(self, repository: str, exchange: Exchange, query: Query) -> Response:
+        listing = Listing(exchange.registry, exchange.repository, exchange.from_peer)
         name = f"{exchange.registry}/{exchange.repository}"
-        held = self._resolver.tags(exchange.registry, exchange.repository)
-        allowed = held if self._filters.empty else [tag for tag in held if self._filters.allows(f"{name}:{tag}")]
+        known = await self._resolver.tags(listing, exchange.trail)
+        allowed = known if self._filters.empty else [tag for tag in known if self._filters.allows(f"{name}:{tag}")]
         if not allowed:
-            raise NotHere(f"no tags of {name} are held here")
-        response = tags.answer(repository, allowed, query)
-        exchange.trail.source = "store"
-        return response
+            raise NotHere(f"no tags of {name} are known here")
+        return tags.answer(repository, allowed, query)
 
     async def _referrers(self, subject: Digest, exchange: Exchange, query: Query) -> Response:
         name = f"{exchange.registry}/{exchange.repository}"
         if not self._filters.allows(name):
             raise NotHere(f"{name} is not served here")
-        held = self._resolver.referrers(exchange.registry, exchange.repository, subject)
-        if not held:
-            await self._check_held(subject, exchange)
-        exchange.trail.source = "store"
-        return referrers.answer(held, query.artifact_type)
-
-    async def _check_held(self, subject: Digest, exchange: Exchange) -> None:
-        """Raise `NotHere` unless this node holds the manifest: asked as a peer asks, so that no peer is."""
-        want = Want("manifest", exchange.registry, exchange.repository, subject, head=True, from_peer=self._node_id)
-        release(await self._resolver.find(want, Trail()))
+        listing = Listing(exchange.registry, exchange.repository, exchange.from_peer)
+        known = await self._resolver.referrers(listing, subject, exchange.trail)
+        return referrers.answer(known, query.artifact_type)
 
     def _error(self, error: MirrorError | Invalid, exchange: Exchange) -> Response:
         verdict = errors.judge(error, exchange.kind, fallback=self._fallback)

@@ -53,8 +53,7 @@ class Manifests:
                 found = await self._try(want, digest, trail, left)
                 if found is not None:
                     trail.source = "peer"
-                    self._keep(found)
-                    return found
+                    return self.keep(found)
         raise NotHere(f"no peer gives {digest} in time")
 
     async def _try(self, want: Want, digest: Digest, trail: Trail, left: set[NodeId]) -> InHand | None:
@@ -75,13 +74,15 @@ class Manifests:
         trail.peers.append(won.provider.node_id)
         return found
 
-    def _keep(self, found: InHand) -> None:
+    def keep(self, found: InHand) -> InHand:
+        """Keep a manifest for a moment, and return it."""
         digest = found.content.digest
         self._forget(digest)
         self._recent[digest] = _Recent(found, trio.current_time() + RECENT_S)
         self._recent_bytes += len(found.data)
         while self._recent_bytes > RECENT_BYTES_MAX and len(self._recent) > 1:
             self._forget(next(iter(self._recent)))
+        return found
 
     def _forget(self, digest: Digest) -> None:
         entry = self._recent.pop(digest, None)

@@ -1,6 +1,8 @@
 """What this room counts."""
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from typing import Literal
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 
 class ResolveMetrics:
@@ -28,3 +30,24 @@ class ResolveMetrics:
             "Contents that came whole from peers and did not match their digest.",
             registry=registry,
         )
+        self.flights = Gauge("p2pmirror_resolve_flights", "Blobs that are arriving from registries.", registry=registry)
+        self._ended = Counter(
+            "p2pmirror_resolve_flights_ended_total",
+            "Blobs that were fetched: kept, unkept (no room for them), failed.",
+            ["outcome"],
+            registry=registry,
+        )
+        self.upstream_wrong_digests = Counter(
+            "p2pmirror_resolve_upstream_wrong_digests_total",
+            "Blobs that came whole from registries and did not match their digest.",
+            registry=registry,
+        )
+        self.stale_tags = Counter(
+            "p2pmirror_resolve_stale_tags_total",
+            "Tags answered with what their registry last confirmed, because it did not answer.",
+            registry=registry,
+        )
+
+    def flight_ended(self, outcome: Literal["kept", "unkept", "failed"]) -> None:
+        """Count a flight that has ended."""
+        self._ended.labels(outcome=outcome).inc()

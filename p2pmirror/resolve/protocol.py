@@ -4,19 +4,19 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from p2pmirror.oci import Descriptor, Digest
-from p2pmirror.resolve.want import Found, Trail, Want
+from p2pmirror.resolve.want import Found, Listing, Trail, Want
 from p2pmirror.wire.identity import NodeId
 
 
 @dataclass(frozen=True, slots=True)
 class Transfer:
-    """A response that is being relayed right now, for the status page."""
+    """A response that is being relayed, or a blob that is arriving, right now: for the status page."""
 
     digest: Digest
     name: str
     size: int
     sent_bytes: int
-    peer: NodeId | None  # whose bytes are coming
+    peer: NodeId | None  # whose bytes are coming; None: the registry's
     resumes: int
     seconds: float  # since it began
 
@@ -32,14 +32,17 @@ class Resolver(Protocol):
         """
         ...
 
-    def tags(self, registry: str, repository: str) -> list[str]:
-        """Return the tags of a repository that are held here and may be served, sorted; empty when there are none."""
+    async def tags(self, listing: Listing, trail: Trail) -> list[str]:
+        """Return the tags of a repository, sorted: as its registry has them, else those held here; empty for none."""
         ...
 
-    def referrers(self, registry: str, repository: str, subject: Digest) -> tuple[Descriptor, ...]:
-        """Return the held manifests that refer to `subject`, sorted by digest."""
+    async def referrers(self, listing: Listing, subject: Digest, trail: Trail) -> tuple[Descriptor, ...]:
+        """Return the manifests that refer to `subject`, sorted by digest: as its registry has them, else those held.
+
+        Raises `NotHere` when neither the registry answers nor the subject or a referrer is held here.
+        """
         ...
 
     def transfers(self) -> list[Transfer]:
-        """Return what is being relayed right now, oldest first."""
+        """Return what is being relayed or is arriving right now, oldest first."""
         ...

@@ -12,7 +12,7 @@ from collections.abc import Set as AbstractSet
 
 import trio
 
-from p2pmirror.errors import MirrorError, NotHere, PeerMisbehaved, Unreachable
+from p2pmirror.errors import NotHere, PeerMisbehaved, Unreachable, only_error
 from p2pmirror.oci import Hasher
 from p2pmirror.peers.protocol import Answer
 from p2pmirror.resolve.hashing import Hashing
@@ -97,7 +97,7 @@ class Relay:
                 await self._deliver(sink, full_out, free_in)
                 nursery.cancel_scope.cancel()
         except BaseExceptionGroup as group:
-            raise _only(group) from None
+            raise only_error(group) from None
         finally:
             self.close()
 
@@ -256,14 +256,3 @@ def _grown(data: memoryview, taken: int) -> bytearray:
     assert isinstance(buffer, bytearray)
     grows = len(data) == len(buffer) < BUFFER_BYTES_MAX and taken > GROWS_AFTER_BYTES
     return bytearray(2 * len(buffer)) if grows else buffer
-
-
-def _only(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """Return what is no `MirrorError` in a group: a cancellation or a bug; else its first error, the others' cause."""
-    _, others = group.split(MirrorError)
-    if others is not None:
-        return others
-    first: BaseException = group
-    while isinstance(first, BaseExceptionGroup):
-        first = first.exceptions[0]
-    return first

@@ -1,4 +1,4 @@
-"""Decides where the bytes of an answer come from: this node's store, else a peer.
+"""Decides where the bytes of an answer come from: this node's store, else a peer, else the registry itself.
 
 Laws: what is held is answered without asking anybody; a peer that asks is answered from what is held, or not at all;
 an answer is given only when its source has answered and its length is known.
@@ -12,14 +12,16 @@ import trio
 from p2pmirror.errors import NotHere, PeerMisbehaved, Unreachable
 from p2pmirror.oci import DOCUMENT_BYTES_MAX, Descriptor, Digest, Invalid, blob_path, parse_manifest
 from p2pmirror.peers.protocol import Answer, Question
+from p2pmirror.resolve.confirmed import Confirmed
 from p2pmirror.resolve.hashing import Hashing
 from p2pmirror.resolve.manifests import Manifests
 from p2pmirror.resolve.metrics import ResolveMetrics
 from p2pmirror.resolve.protocol import Transfer
 from p2pmirror.resolve.race import RaceOptions, Sources, Won
 from p2pmirror.resolve.relay import Relay
-from p2pmirror.resolve.tags import Tags
-from p2pmirror.resolve.want import Arriving, Content, Found, Held, Trail, Want
+from p2pmirror.resolve.tags import TagOptions, Tags
+from p2pmirror.resolve.through import Through
+from p2pmirror.resolve.want import Arriving, Content, Found, Held, Listing, Trail, Want
 from p2pmirror.store.protocol import Blob, Store
 from p2pmirror.wire.identity import NodeId
 from p2pmirror.wire.ranges import parse_range
@@ -30,63 +32,89 @@ class ResolveOptions:
     """Settings of this room."""
 
     race: RaceOptions = field(default_factory=RaceOptions)
-    resolve_tags: bool = True
+    tags: TagOptions = field(default_factory=TagOptions)
 
 
 class MirrorResolver:
     """The `Resolver` of a node; see the protocol."""
 
     def __init__(
-        self, store: Store, sources: Sources, options: ResolveOptions, metrics: ResolveMetrics, hashing: Hashing
+        self,
+        store: Store,
+        sources: Sources,
+        options: ResolveOptions,
+        metrics: ResolveMetrics,
+        hashing: Hashing,
+        *,
+        through: Through | None = None,
+        confirmed: Confirmed | None = None,
     ) -> None:
-        """Answer from `store`, else from `sources`."""
+        """Answer from `store`, else from `sources`, else by `through`, whose registries' words are `confirmed`."""
         self._store = store
         self._sources = sources
         self._metrics = metrics
         self._hashing = hashing
         self._manifests = Manifests(sources)
+        self._through = through
         self._tags = Tags(
-            store.inventory,
-            sources.router,
-            enabled=options.resolve_tags,
-            first_claim_s=options.race.first_provider_s,
+            store.inventory, sources.router, options.tags, through=through, confirmed=confirmed, metrics=metrics
         )
         self._relays: dict[Relay, Want] = {}
 
     async def find(self, want: Want, trail: Trail) -> Found:
         """Find content; see `protocol.Resolver`."""
-        digest = want.reference if isinstance(want.reference, Digest) else await self._tags.resolve(want)
+        digest = want.reference if isinstance(want.reference, Digest) else await self._tags.resolve(want, trail)
         try:
             blob = await self._store.open(digest)
         except (NotHere, Unreachable):
             if want.from_peer is not None:
                 raise NotHere(f"{digest} is not held here") from None
         else:
-            trail.source = "store"
+            trail.source = blob.source
             return await _held(want, blob)
+        through = self._through if self._through is not None and self._through.serves(want) else None
+        if through is not None and want.kind == "blob" and not want.head and through.is_arriving(digest):
+            return await through.blob(want, digest, trail)
         began = trio.current_time()
         try:
             found = await self._from_peers(want, digest, trail)
         except NotHere:
             self._metrics.seconds.labels(outcome="none").observe(trio.current_time() - began)
-            raise
+            if through is None:
+                raise
+            return await self._from_registry(through, want, digest, trail)
         self._metrics.seconds.labels(outcome="found").observe(trio.current_time() - began)
         return found
 
-    def tags(self, registry: str, repository: str) -> list[str]:
-        """List held tags; see `protocol.Resolver`."""
+    async def tags(self, listing: Listing, trail: Trail) -> list[str]:
+        """List tags; see `protocol.Resolver`."""
+        if self._through is not None and (listed := await self._through.tags(listing)) is not None:
+            trail.source = "upstream"
+            return listed
+        trail.source = "store"
         names = (each.name for each in self._store.inventory.tags())
-        return sorted(name.tag for name in names if (name.registry, name.repository) == (registry, repository))
+        ours = (listing.registry, listing.repository)
+        return sorted(name.tag for name in names if (name.registry, name.repository) == ours)
 
-    def referrers(self, registry: str, repository: str, subject: Digest) -> tuple[Descriptor, ...]:
-        """List held referrers, of whatever repository: they are content of the subject; see `protocol.Resolver`."""
-        del registry, repository
-        return self._store.inventory.referrers(subject)
+    async def referrers(self, listing: Listing, subject: Digest, trail: Trail) -> tuple[Descriptor, ...]:
+        """List referrers; those held are of whatever repository, as content of the subject; see `protocol.Resolver`."""
+        if self._through is not None and (listed := await self._through.referrers(listing, subject)) is not None:
+            trail.source = "upstream"
+            return listed
+        trail.source = "store"
+        held = self._store.inventory.referrers(subject)
+        if not held:
+            (await self._store.open(subject)).file.close()  # an empty list says that there are none: who holds it knows
+        return held
 
     def transfers(self) -> list[Transfer]:
-        """List what is being relayed; see `protocol.Resolver`."""
+        """List what is being relayed or arrives; see `protocol.Resolver`."""
         now = trio.current_time()
-        return [
+        arriving = [] if self._through is None else self._through.flights()
+        flying = [
+            Transfer(each.digest, each.name, each.size, each.written, None, 0, now - each.began) for each in arriving
+        ]
+        return flying + [
             Transfer(
                 digest=relay.content.digest,
                 name=want.name,
@@ -98,6 +126,11 @@ class MirrorResolver:
             )
             for relay, want in self._relays.items()
         ]
+
+    async def _from_registry(self, through: Through, want: Want, digest: Digest, trail: Trail) -> Found:
+        if want.kind == "manifest":
+            return self._manifests.keep(await through.document(want, digest, trail))
+        return await (through.told if want.head else through.blob)(want, digest, trail)
 
     async def _from_peers(self, want: Want, digest: Digest, trail: Trail) -> Found:
         if want.kind == "manifest":

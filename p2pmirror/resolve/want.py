@@ -42,6 +42,15 @@ class Want:
         return TagName(self.registry, self.repository, self.reference)
 
 
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """One request for what a repository has; `from_peer`: only what is held here."""
+
+    registry: str
+    repository: str
+    from_peer: NodeId | None = None
+
+
 @dataclass(slots=True)
 class Trail:
     """How an answer came about: kept while it happens, written into the request's log line and metrics at its end."""
@@ -50,6 +59,7 @@ class Trail:
     peers: list[NodeId] = field(default_factory=list)  # whose bytes were used, in order
     attempts: int = 0  # peers that were asked
     resumes: int = 0  # times that the same response went on from another peer
+    is_stale: bool = False  # whether a tag was answered with what its registry said before, because it did not answer
 
 
 @dataclass(frozen=True, slots=True)

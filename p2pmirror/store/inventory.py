@@ -154,8 +154,9 @@ class UnionInventory:
         return _together(found) if found else None
 
     def tag(self, name: TagName) -> TagInfo | None:
-        """Return what the first part says that has the tag."""
-        return next((info for part in self._parts if (info := part.tag(name)) is not None), None)
+        """Return what a registry confirmed, as the first part has it that knows; else what the first part says."""
+        known = [info for part in self._parts if (info := part.tag(name)) is not None]
+        return min(known, key=_is_local, default=None)
 
     def blobs(self) -> Iterable[BlobInfo]:
         """Every blob held in any part, once."""
@@ -167,7 +168,8 @@ class UnionInventory:
 
     def tags(self) -> Iterable[TagInfo]:
         """Every tag held in any part, once."""
-        return {info.name: info for part in reversed(self._parts) for info in part.tags()}.values()
+        known = [info for part in reversed(self._parts) for info in part.tags()]
+        return {info.name: info for info in sorted(known, key=_is_local, reverse=True)}.values()
 
     def referrers(self, subject: Digest) -> tuple[Descriptor, ...]:
         """Held manifests that name `subject`, of all parts, sorted by digest."""
@@ -188,6 +190,10 @@ class UnionInventory:
                 for part in self._parts:
                     nursery.start_soon(watch, part, part.version)
         return self.version
+
+
+def _is_local(info: TagInfo) -> bool:
+    return not info.confirmed
 
 
 def _together(infos: Sequence[BlobInfo]) -> BlobInfo:

@@ -45,7 +45,7 @@ class LayeredStore:
             except Unreachable as error:
                 failed = failed or error
                 continue
-            return Blob(self._inventory.blob(digest) or blob.info, blob.file)
+            return Blob(self._inventory.blob(digest) or blob.info, blob.file, blob.source)
         if failed is not None:
             raise failed
         await trio.lowlevel.checkpoint()

@@ -10,7 +10,7 @@ Laws, which the conformance suite in `tests/store` holds every store to:
 from collections.abc import Iterable
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Literal, Protocol, Self
 
 import trio
 
@@ -50,6 +50,7 @@ class Blob:
 
     info: BlobInfo
     file: File
+    source: Literal["store", "cache"] = "store"  # whether it is a runtime's content, or what this node fetched itself
 
     def __enter__(self) -> Self:
         return self

@@ -10,12 +10,11 @@ from p2pmirror.front import Front, FrontMetrics, FrontOptions
 from p2pmirror.front.admission import Admission
 from p2pmirror.oci import Descriptor, Digest
 from p2pmirror.oci.filters import Filters
-from p2pmirror.resolve.want import Found, Trail, Want
+from p2pmirror.resolve.want import Found, Listing, Trail, Want
 from p2pmirror.wire.address import Address
 from p2pmirror.wire.http import FileBody, PumpBody, Request, Response
 from p2pmirror.wire.identity import NodeId
 
-HERE = NodeId(b"\x01" * 20)
 THERE = NodeId(b"\x02" * 20)
 
 
@@ -49,6 +48,7 @@ class FakeResolver:
         self.held_referrers: dict[Digest, tuple[Descriptor, ...]] = {}
         self.wants: list[Want] = []
         self.source: Any = "store"
+        self.is_stale = False
         self.attempts = 0
 
     async def find(self, want: Want, trail: Trail) -> Found:
@@ -57,14 +57,19 @@ class FakeResolver:
         found = self.found.get(want.reference, NotHere("nobody has it"))
         if isinstance(found, BaseException):
             raise found
-        trail.source = self.source
+        trail.source, trail.is_stale = self.source, self.is_stale
         return found
 
-    def tags(self, registry: str, repository: str) -> list[str]:
-        return self.held_tags.get(f"{registry}/{repository}", [])
+    async def tags(self, listing: Listing, trail: Trail) -> list[str]:
+        trail.source = self.source
+        return self.held_tags.get(f"{listing.registry}/{listing.repository}", [])
 
-    def referrers(self, registry: str, repository: str, subject: Digest) -> tuple[Descriptor, ...]:
-        return self.held_referrers.get(subject, ())
+    async def referrers(self, listing: Listing, subject: Digest, trail: Trail) -> tuple[Descriptor, ...]:
+        trail.source = self.source
+        found = self.held_referrers.get(subject)
+        if found is None:
+            raise NotHere("neither it nor a referrer is held")
+        return found
 
     def transfers(self) -> list[Any]:
         return []
@@ -105,7 +110,6 @@ class Bench:
             resolver=self.resolver,
             filters=filters or Filters(),
             options=FrontOptions(**options),
-            node_id=HERE,
             metrics=FrontMetrics(self.registry),
             clock=lambda: self.now,
             admission=admission,

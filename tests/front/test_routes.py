@@ -13,7 +13,7 @@ from p2pmirror.oci.filters import Filters
 from p2pmirror.resolve.want import Content, InHand
 from p2pmirror.wire.http_head import response_head
 from p2pmirror.wire.ranges import Unsatisfiable
-from tests.front.setting import HERE, THERE, Bench, send
+from tests.front.setting import THERE, Bench, send
 
 DIGEST = Digest.of(b"{}")
 MANIFEST = InHand(Content(DIGEST, 2, mediatype.OCI_MANIFEST), b"{}")
@@ -255,12 +255,37 @@ async def test_referrers_by_artifact_type(bench, asked, count):
 
 
 async def test_no_referrers_is_said_by_who_holds_the_subject(bench):
-    """An empty index comes only from a node that holds the subject, which is asked without asking any peer."""
+    """An empty index comes only from a node that holds the subject, or from its registry; no peer is asked for it."""
     assert (await bench.ask(f"/v2/a/referrers/{DIGEST}")).status == 404
-    bench.resolver.found[DIGEST] = MANIFEST
+    bench.resolver.held_referrers[DIGEST] = ()
     response = await bench.ask(f"/v2/a/referrers/{DIGEST}")
     assert (response.status, json.loads(response.body)["manifests"]) == (200, [])
-    assert all((want.from_peer, want.head) == (HERE, True) for want in bench.resolver.wants)
+    assert bench.resolver.wants == []
+
+
+@pytest.mark.parametrize(
+    ("target", "registry", "repository"),
+    [
+        ("/v2/ghcr.io/org/app/manifests/1", "ghcr.io", "org/app"),
+        ("/v2/index.docker.io/nginx/manifests/1", "docker.io", "library/nginx"),
+        ("/v2/org/app/manifests/1", "docker.io", "org/app"),
+        ("/v2/nginx/manifests/1", "docker.io", "library/nginx"),
+        ("/v2/ghcr.io/manifests/1", "docker.io", "library/ghcr.io"),
+        ("/v2/ghcr.io/org/app/manifests/1?ns=quay.io", "quay.io", "ghcr.io/org/app"),
+    ],
+)
+async def test_a_name_may_begin_with_its_registry(bench, target, registry, repository):
+    """Clients that send no `ns` name the registry in the path; with one, the path is the repository's alone."""
+    await bench.ask(target)
+    assert [(want.registry, want.repository) for want in bench.resolver.wants] == [(registry, repository)]
+
+
+async def test_a_stale_tag_says_so(bench):
+    """What a registry said before it fell silent is answered with a warning."""
+    bench.resolver.found["1"] = MANIFEST
+    assert "Warning" not in (await bench.ask("/v2/a/manifests/1")).headers
+    bench.resolver.is_stale = True
+    assert (await bench.ask("/v2/a/manifests/1")).headers["Warning"].startswith("110 ")
 
 
 async def test_a_bug_is_left_to_the_server(bench):

@@ -15,6 +15,7 @@ from p2pmirror.resolve.metrics import ResolveMetrics
 from p2pmirror.resolve.race import RaceOptions, Sources
 from p2pmirror.resolve.relay import BUFFER_BYTES_MIN, GROWS_AFTER_BYTES, STALL_MAX_S, TAIL_BYTES
 from p2pmirror.resolve.resolver import MirrorResolver, ResolveOptions
+from p2pmirror.resolve.tags import TagOptions
 from p2pmirror.resolve.want import Arriving, Held, InHand, Trail, Want
 from p2pmirror.routing.memory import MemoryRouters
 from p2pmirror.routing.protocol import Provider, TagClaim, key_of
@@ -49,7 +50,7 @@ class World:
         self.resolver = MirrorResolver(
             self.store,
             Sources(self.router, self.peers, self.scores, RaceOptions()),
-            ResolveOptions(RaceOptions(), **options),
+            ResolveOptions(RaceOptions(), TagOptions(**options)),
             ResolveMetrics(self.registry),
             hashing_inline,
         )
@@ -427,7 +428,7 @@ async def test_a_tag_held_here_is_one_claim_among_others(autojump_clock: trio.te
 
 async def test_tags_can_be_switched_off(autojump_clock: trio.testing.MockClock) -> None:
     """With `resolve_tags` off a tag is a miss, a digest is not."""
-    world = World({1: Script(MANIFEST)}, resolve_tags=False)
+    world = World({1: Script(MANIFEST)}, enabled=False)
     world.routers.say(key_of(TAG), Provider(node(1), address(1), tag=claim(MANIFEST, 5.0)))
     with pytest.raises(NotHere):
         await world.find(manifest("1"))
