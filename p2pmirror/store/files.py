@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from p2pmirror.errors import StoreFull
-from p2pmirror.oci import Digest
+from p2pmirror.oci import Digest, Hasher
 from p2pmirror.wire.network import File
 
 HASH_STEP_BYTES = 8 * 1024 * 1024  # some 10 ms of sha256: a thread call costs 1 % of it, and other hashes get a turn
@@ -79,8 +79,13 @@ class Writer(Protocol):
         """Make sure of room for `size` bytes, which read as zeros until they are written. Raises `StoreFull`."""
         ...
 
-    async def write_at(self, offset: int, data: bytes | bytearray | memoryview) -> None:
-        """Write all of `data` at `offset`. Raises `StoreFull`. Cancelled before it began or not at all."""
+    async def write_at(
+        self, offset: int, data: bytes | bytearray | memoryview, hasher: Hasher | None = None
+    ) -> None:
+        """Write all of `data` at `offset`, and feed it to `hasher` in the same thread once it is written.
+
+        Raises `StoreFull`. Cancelled before it began or not at all. `data` must not change meanwhile.
+        """
         ...
 
     async def append(self, data: bytes | bytearray | memoryview) -> None:
@@ -89,6 +94,13 @@ class Writer(Protocol):
 
     async def hash(self, algorithm: str = "sha256") -> Digest:
         """Read everything back and return its digest. Raises `Unreachable`. Cancellation stops it within a step."""
+        ...
+
+    async def reader(self) -> OpenFile:
+        """Open it for reading while it is written, whatever has become of its name: as long as it is now.
+
+        Raises `Unreachable` when it has been closed.
+        """
         ...
 
     async def fsync(self) -> None:
@@ -118,12 +130,23 @@ class Files(Protocol):
         """Return a small file's content. Raises `NotHere`; `Unreachable` also when it is longer than `bytes_max`."""
         ...
 
+    async def read_many(self, paths: Sequence[Path], bytes_max: int) -> list[bytes | None]:
+        """Return many small files at once; None for what cannot be read or is longer than `bytes_max`."""
+        ...
+
     async def stat(self, paths: Sequence[Path]) -> list[Stat | None]:
         """Return the states of many files at once; None for what is no regular file or is out of our reach."""
         ...
 
     async def names(self, directory: Path) -> list[str]:
         """Return the names in a directory, sorted. Raises `NotHere`, `Unreachable`."""
+        ...
+
+    async def marks(self, directories: Sequence[Path]) -> list[int | None]:
+        """Return for each directory a number that changes when names in it come, go or are replaced; None: absent.
+
+        Two changes within one tick of the kernel's clock (10 ms) may leave the same number.
+        """
         ...
 
     async def free_bytes(self, directory: Path) -> int:
@@ -140,6 +163,10 @@ class Files(Protocol):
 
     async def rename(self, old: Path, new: Path) -> None:
         """Give a file the name `new` in place of what had it, also after a crash. Raises `NotHere`, `StoreFull`."""
+        ...
+
+    async def touch(self, paths: Sequence[Path], when_s: float) -> None:
+        """Set the time of change of files (seconds since 1970), not put on the disk at once; never raises for them."""
         ...
 
     async def unlink(self, path: Path) -> None:

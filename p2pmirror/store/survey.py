@@ -77,10 +77,10 @@ class Survey:
     def _tell(self, walk: Walk, descriptor: Descriptor) -> None:
         document = walk.answered(descriptor, self._answers[descriptor.digest])
         if document is not None and document.subject is not None:
-            self._referrers[descriptor.digest] = (document.subject.digest, _as_referrer(descriptor, document))
+            self._referrers[descriptor.digest] = (document.subject.digest, as_referrer(descriptor, document))
 
 
-def _as_referrer(descriptor: Descriptor, document: Manifest | Index) -> Descriptor:
+def as_referrer(descriptor: Descriptor, document: Manifest | Index) -> Descriptor:
     """Describe a manifest as the distribution specification's referrers list does: its own type and annotations."""
     config = document.config if isinstance(document, Manifest) else None
     return Descriptor(

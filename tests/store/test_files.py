@@ -271,6 +271,72 @@ async def test_cancelled_before_is_not_done(place: Place, operation: Callable[[P
     assert await place.files.names(place.directory) == ["a"]
 
 
+async def test_reader_of_a_file_being_written(place: Place) -> None:
+    """A writer's reader sees what was written, and goes on when the file is committed, removed or discarded."""
+    for end in ("commit", "unlink", "discard"):
+        writer = await place.files.create(place.directory / "t")
+        await writer.preallocate(8)
+        reader = await writer.reader()
+        assert (reader.size, await reader.read_at(0, 8)) == (8, bytes(8))
+        await writer.write_at(0, b"1234")
+        assert await reader.read_at(0, 4) == b"1234"
+        if end == "unlink":
+            await place.files.unlink(place.directory / "t")
+        await writer.write_at(4, b"5678")
+        if end == "commit":
+            await writer.commit(place.directory / "a")
+        await writer.discard()
+        assert await reader.read_at(2, 100) == b"345678"
+        reader.close()
+        with pytest.raises(Unreachable):
+            await writer.reader()
+
+
+async def test_hashes_while_writing(place: Place) -> None:
+    """A hasher that is handed in has taken in what was written, and nothing that could not be."""
+    hasher = Digest.of(b"").hasher()
+    async with await place.files.create(place.directory / "t") as writer:
+        await writer.write_at(0, memoryview(b"abc"), hasher)
+        await writer.write_at(3, b"def", hasher)
+        assert Digest.of(b"abcdef").matches(hasher)
+    with pytest.raises(NotWritable):
+        await writer.write_at(6, b"ghi", hasher)
+    assert Digest.of(b"abcdef").matches(hasher)
+
+
+async def test_reads_many(place: Place) -> None:
+    """Many small files are read at once; None for what is absent, a directory, or too long."""
+    a, b = await place.write("a", b"1"), await place.write("b", b"22")
+    paths = [b, place.directory / "x", a, place.directory]
+    assert await place.files.read_many(paths, 2) == [b"22", None, b"1", None]
+    assert await place.files.read_many(paths, 1) == [None, None, b"1", None]
+
+
+async def test_marks_of_directories(place: Place) -> None:
+    """A directory's mark stays while its names do, and changes when one comes, is replaced or goes; None: absent."""
+    await place.write("a", b"1")
+    directories = [place.directory, place.directory / "no"]
+    seen = [await place.files.marks(directories)]
+    assert seen == [await place.files.marks(directories)]
+    assert seen[0][1] is None
+    for change in (place.write("b", b""), place.write("b", b"2"), place.files.unlink(place.directory / "b")):
+        await trio.sleep(0.02)  # a tick of the kernel's clock
+        await change
+        seen.append(await place.files.marks(directories))
+        assert seen[-1][0] != seen[-2][0]
+
+
+async def test_touch(place: Place) -> None:
+    """A touched file has the time that was said and is otherwise as it was; what is absent is passed by."""
+    path = await place.write("a", b"1")
+    (before,) = await place.files.stat([path])
+    await place.files.touch([place.directory / "no", path], 1_000_000.5)
+    (after,) = await place.files.stat([path])
+    assert before is not None
+    assert after is not None
+    assert (after.size, after.inode, after.mtime_ns) == (before.size, before.inode, 1_000_000_500_000_000)
+
+
 # --- this host alone ---
 
 

@@ -4,7 +4,7 @@ import fcntl
 import os
 import stat as modes
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -53,6 +53,10 @@ class HostFiles:
         finally:
             file.close()
 
+    async def read_many(self, paths: Sequence[Path], bytes_max: int) -> list[bytes | None]:
+        """Return many small files, by one thread call."""
+        return await self._reading(lambda: [_read_or_none(path, bytes_max) for path in paths])
+
     async def stat(self, paths: Sequence[Path]) -> list[Stat | None]:
         """Return the states of many files, by one thread call."""
         return await self._reading(lambda: [_stat_or_none(path) for path in paths])
@@ -63,6 +67,10 @@ class HostFiles:
             return await self._reading(lambda: _names(directory))
         except OSError as error:
             raise_unreadable(error, directory)
+
+    async def marks(self, directories: Sequence[Path]) -> list[int | None]:
+        """Return when each directory was changed last."""
+        return await self._reading(lambda: [_mark_or_none(directory) for directory in directories])
 
     async def free_bytes(self, directory: Path) -> int:
         """Return how much more a user without privileges may write there."""
@@ -87,6 +95,10 @@ class HostFiles:
         """Give a file a new name, also after a crash."""
         with errors_of_writing(old, absent=NotHere):
             await self._writing(_rename, old, new)
+
+    async def touch(self, paths: Sequence[Path], when_s: float) -> None:
+        """Set the time of change of files, by one thread call."""
+        await self._writing(_touch, paths, when_s)
 
     async def unlink(self, path: Path) -> None:
         """Remove a file; what is absent is no error."""
@@ -185,6 +197,36 @@ def _rename(old: Path, new: Path) -> None:
     sync_directory(new.parent)
     if old.parent != new.parent:
         sync_directory(old.parent)
+
+
+def _read_or_none(path: Path, bytes_max: int) -> bytes | None:
+    try:
+        number = os.open(path, _READ_FLAGS)
+    except (OSError, ValueError):
+        return None
+    try:
+        found = os.fstat(number)
+        if not modes.S_ISREG(found.st_mode) or found.st_size > bytes_max:
+            return None
+        return os.read(number, found.st_size)
+    except OSError:
+        return None
+    finally:
+        os.close(number)
+
+
+def _mark_or_none(directory: Path) -> int | None:
+    try:
+        found = directory.stat()
+    except OSError:
+        return None
+    return hash((found.st_mtime_ns, found.st_ino)) if modes.S_ISDIR(found.st_mode) else None
+
+
+def _touch(paths: Sequence[Path], when_s: float) -> None:
+    for path in paths:
+        with suppress(OSError):
+            os.utime(path, (when_s, when_s))
 
 
 def _stat_or_none(path: Path) -> Stat | None:

@@ -9,9 +9,9 @@ from typing import Self
 
 import trio
 
-from p2pmirror.oci import Digest
-from p2pmirror.store.hostfiles.descriptor import Descriptor, Limiters, errors_of_writing
-from p2pmirror.store.hostfiles.reading import hash_whole
+from p2pmirror.oci import Digest, Hasher
+from p2pmirror.store.hostfiles.descriptor import Descriptor, Limiters, errors_of_writing, raise_unreadable
+from p2pmirror.store.hostfiles.reading import HostFile, hash_whole
 
 DISCARD_TIMEOUT_S = 5.0  # freeing a large file's blocks takes the disk some 0.1 s; a broken disk must not hold us
 
@@ -51,9 +51,11 @@ class HostWriter:
             await self._writing(os.posix_fallocate, 0, size)
             self._size = size
 
-    async def write_at(self, offset: int, data: bytes | bytearray | memoryview) -> None:
-        """Write all of `data` at `offset`. Raises `StoreFull`."""
-        await self._writing(_write_full, data, offset)
+    async def write_at(
+        self, offset: int, data: bytes | bytearray | memoryview, hasher: Hasher | None = None
+    ) -> None:
+        """Write all of `data` at `offset` and hash it, by one thread call. Raises `StoreFull`."""
+        await self._writing(_write_full, data, offset, hasher)
         self._size = max(self._size, offset + memoryview(data).nbytes)
 
     async def append(self, data: bytes | bytearray | memoryview) -> None:
@@ -63,6 +65,15 @@ class HostWriter:
     async def hash(self, algorithm: str = "sha256") -> Digest:
         """Read everything back and return its digest. Raises `Unreachable`."""
         return await hash_whole(self._descriptor, self._size, algorithm, self._path, self._limiters)
+
+    async def reader(self) -> HostFile:
+        """Open it for reading: the same open file, whose descriptor is the reader's own. Raises `Unreachable`."""
+        await trio.lowlevel.checkpoint()
+        try:
+            with self._descriptor.used() as number:
+                return HostFile(Descriptor(os.dup(number)), self._size, self._path, self._limiters)
+        except OSError as error:
+            raise_unreadable(error, self._path)
 
     async def fsync(self) -> None:
         """Put the content on the disk; cancelled, a thread finishes it unseen. Raises `StoreFull`."""
@@ -113,8 +124,12 @@ def _with(descriptor: Descriptor, function: Callable[..., object], *arguments: o
         function(number, *arguments)
 
 
-def _write_full(number: int, data: bytes | bytearray | memoryview, offset: int) -> None:
+def _write_full(
+    number: int, data: bytes | bytearray | memoryview, offset: int, hasher: Hasher | None
+) -> None:
     rest = memoryview(data).cast("B")
     while rest:
         wrote = os.pwrite(number, rest, offset)
         rest, offset = rest[wrote:], offset + wrote
+    if hasher is not None:
+        hasher.update(data)

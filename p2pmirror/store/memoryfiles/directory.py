@@ -1,5 +1,6 @@
 """Names and directories in memory: open, list, stat, create, rename, clean up, lock."""
 
+import zlib
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -31,6 +32,12 @@ class MemoryFiles(Disk):
             raise Unreachable(f"{path} has {file.size} bytes, more than the {bytes_max} that are read")
         return await file.read_at(0, file.size)
 
+    async def read_many(self, paths: Sequence[Path], bytes_max: int) -> list[bytes | None]:
+        """Return many small files."""
+        await self.step()
+        found = [self.get(path) if path not in self.unreadable else None for path in paths]
+        return [data if data is not None and len(data) <= bytes_max else None for data in found]
+
     async def stat(self, paths: Sequence[Path]) -> list[Stat | None]:
         """Return the states of many files."""
         await self.step()
@@ -43,6 +50,16 @@ class MemoryFiles(Disk):
         self.check_directory(directory)
         self.check_readable(directory)
         return sorted(path.name for path in {*self.entries, *self.directories} if path.parent == directory != path)
+
+    async def marks(self, directories: Sequence[Path]) -> list[int | None]:
+        """Return a number for the names in each directory and what has them."""
+        await self.step()
+        return [self._mark(directory) if directory in self.directories else None for directory in directories]
+
+    def _mark(self, directory: Path) -> int:
+        files = [(path.name, each.inode) for path, each in self.entries.items() if path.parent == directory]
+        directories = [(path.name, 0) for path in self.directories if path.parent == directory]
+        return zlib.crc32(repr(sorted(files + directories)).encode())
 
     async def free_bytes(self, directory: Path) -> int:
         """Return how much more may be written."""
@@ -74,6 +91,13 @@ class MemoryFiles(Disk):
         """Give a file a new name, also after a crash."""
         await self.take_name(old, new)
         await self.sync_names(old, new)
+
+    async def touch(self, paths: Sequence[Path], when_s: float) -> None:
+        """Set the time of change of files."""
+        await self.step()
+        for path in paths:
+            if path in self.entries and not self.read_only:
+                self.entries[path].mtime_ns = int(when_s * 1e9)
 
     async def unlink(self, path: Path) -> None:
         """Remove a file; what is absent is no error."""

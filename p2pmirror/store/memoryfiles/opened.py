@@ -7,7 +7,7 @@ from typing import Self
 import trio
 
 from p2pmirror.errors import Unreachable
-from p2pmirror.oci import Digest
+from p2pmirror.oci import Digest, Hasher
 from p2pmirror.store.files import NotWritable, Stat
 from p2pmirror.store.memoryfiles.disk import Content, Disk
 
@@ -86,13 +86,17 @@ class MemoryWriter:
         await self._changing()
         self._grow(size)
 
-    async def write_at(self, offset: int, data: bytes | bytearray | memoryview) -> None:
-        """Write all of `data` at `offset`."""
+    async def write_at(
+        self, offset: int, data: bytes | bytearray | memoryview, hasher: Hasher | None = None
+    ) -> None:
+        """Write all of `data` at `offset`, and hash it."""
         raw = bytes(data)
         await self._changing()
         self._grow(offset + len(raw))
         self._content.now[offset : offset + len(raw)] = raw
         self._content.mtime_ns = self._disk.tick()
+        if hasher is not None:
+            hasher.update(raw)
 
     async def append(self, data: bytes | bytearray | memoryview) -> None:
         """Write all of `data` at the end."""
@@ -102,6 +106,13 @@ class MemoryWriter:
         """Return the digest of everything written."""
         await self._disk.step()
         return Digest.of(bytes(self._content.now), algorithm)
+
+    async def reader(self) -> MemoryOpenFile:
+        """Open it for reading."""
+        await self._disk.step()
+        if not self._content.held:
+            raise Unreachable(f"{self._path} has been closed")
+        return MemoryOpenFile(self._disk, self._path, self._content)
 
     async def fsync(self) -> None:
         """Put the content on the disk."""

@@ -15,7 +15,8 @@ import trio
 from p2pmirror.errors import BadRequest, MirrorError, NotHere
 from p2pmirror.oci import Descriptor, Digest, Invalid, TagName
 from p2pmirror.oci.manifest import DOCUMENT_BYTES_MAX
-from p2pmirror.store.files import AlreadyThere, Files, NotWritable, Writer
+from p2pmirror.store.files import Files, NotWritable, Writer
+from p2pmirror.store.newfile import INCOMING, begin, replace
 from p2pmirror.store.ocilayout.index import (
     EMPTY_INDEX,
     INDEX_NAME,
@@ -29,9 +30,7 @@ from p2pmirror.store.ocilayout.index import (
     without_tag,
 )
 
-INCOMING: Final = ".incoming-"  # what files being written are called, in the layout's own directory
 LOCK_NAME: Final = "index.json.lock"
-NAMES_TRIED_MAX = 1000  # writers of one digest at the same time: more than these are a loop, not a load
 
 
 class WrongContent(MirrorError):
@@ -90,7 +89,7 @@ class LayoutWriter:
         Raises `WrongContent`, `StoreFull`. An error, cancellation too, leaves nothing behind.
         """
         await self.prepare()
-        async with await self._begin(digest.hex) as writer:
+        async with await begin(self._files, self._directory, digest.hex) as writer:
             sink = Sink(writer, digest, size)
             yield sink
             await sink.verify()
@@ -124,17 +123,12 @@ class LayoutWriter:
                 new = change(old)
             except Invalid as error:
                 raise NotWritable(f"{path} stays as it is, since it is or would be broken: {error}") from error
-            await self._replace(INDEX_NAME, new)
-
-    async def _replace(self, name: str, data: bytes) -> None:
-        async with await self._begin(name) as writer:
-            await writer.append(data)
-            await writer.commit(self._directory / name)
+            await replace(self._files, path, data=new, beside=self._directory)
 
     async def _make_if_absent(self, name: str, data: bytes) -> None:
         (held,) = await self._files.stat([self._directory / name])
         if held is None:
-            await self._replace(name, data)
+            await replace(self._files, self._directory / name, data=data, beside=self._directory)
 
     async def _check(self) -> None:
         path = self._directory / MARKER_NAME
@@ -142,12 +136,3 @@ class LayoutWriter:
             check_marker(await self._files.read_whole(path, MARKER_BYTES_MAX))
         except Invalid as error:
             raise NotWritable(f"{self._directory} is not a layout that can be written: {error}") from error
-
-    async def _begin(self, name: str) -> Writer:
-        """Create a file under a name of its own; others may write the same digest now."""
-        for number in range(NAMES_TRIED_MAX):
-            try:
-                return await self._files.create(self._directory / f"{INCOMING}{name}-{number}")
-            except AlreadyThere:
-                continue
-        raise NotWritable(f"{self._directory} has {NAMES_TRIED_MAX} unfinished files of {name}")
