@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
+from contextlib import suppress
 from dataclasses import dataclass
 
 import trio
@@ -12,11 +13,12 @@ from p2pmirror.peers.protocol import Answer, Peers, Question
 from p2pmirror.peers.scores import Scores
 from p2pmirror.resolve.plan import Plan
 from p2pmirror.resolve.want import Trail
-from p2pmirror.routing.protocol import CHECKING, Provider, Router, key_of
+from p2pmirror.routing.protocol import Checking, Provider, Providers, Router, key_of
 from p2pmirror.wire.identity import NodeId
 from p2pmirror.wire.patience import Patience
 
 DIAL_GAP_S = 0.05  # between dials: most answers come sooner, so that a second dial is the exception
+HEAD_START_S = 0.02  # for a provider of our own records: a lookup takes less than is then left until the second dial
 HEAD_S = 1.0  # headers or a 404 come within it: containerd waits much longer, but a miss must stay cheap
 
 
@@ -62,10 +64,8 @@ class Sources:
         """
         race = _Race(self, digest, question, trail, check=check, without=without)
         try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(race.learn)
-                await race.steer(nursery)
-                nursery.cancel_scope.cancel()
+            async with self.router.find(key_of(digest)) as providers:
+                await race.run(providers)
         except BaseException:
             if race.won is not None:
                 race.won.answer.close()
@@ -112,9 +112,8 @@ class _Race:
         self._check = check
         self._without = without
         self._wake = trio.Event()
-        self._clock = Patience()
         self._plan = Plan(
-            now=self._clock.now(),
+            now=trio.current_time(),
             asks_max=sources.options.asks_max,
             dial_gap_s=DIAL_GAP_S,
             first_provider_s=sources.options.first_provider_s,
@@ -122,17 +121,53 @@ class _Race:
             pick=sources.pick,
         )
 
-    async def learn(self) -> None:
-        """Feed the plan with whole, unbanned providers until the lookup ends."""
-        async with self._sources.router.find(key_of(self._digest)) as providers:
-            async for found in providers:
-                if found is CHECKING:
-                    self._plan.hoped()
-                elif self._usable(found):
-                    self._plan.learnt(found)
-                self._wake.set()
+    async def run(self, providers: Providers) -> None:
+        """Ask until one has won or the race is lost. Cancelled, `won` may be set all the same."""
+        self._take_known(providers)
+        first = self._plan.next_ask(trio.current_time())
+        async with trio.open_nursery() as nursery:
+            if first is None:
+                await self._contest(providers, nursery)
+            else:
+                # Mostly it wins, and nobody else needs to be known: what this costs is a question's price.
+                nursery.start_soon(self._contest_later, providers, nursery)
+                await self._ask(first)
+                if self.won is not None:
+                    nursery.cancel_scope.cancel()
+
+    def _take_known(self, providers: Providers) -> None:
+        """Feed the plan with what is known without asking anybody."""
+        with suppress(trio.WouldBlock, trio.EndOfChannel):
+            while True:
+                self._take(providers.receive_nowait())
+
+    async def _contest_later(self, providers: Providers, nursery: trio.Nursery) -> None:
+        """Let the one that is being asked be the only one for a moment, unless it fails."""
+        with trio.move_on_after(HEAD_START_S):
+            await self._wake.wait()
+        if self.won is None:
+            await self._contest(providers, nursery)
+
+    async def _contest(self, providers: Providers, nursery: trio.Nursery) -> None:
+        """Learn of others, and ask them when it is time, until one has won or the race is lost."""
+        nursery.start_soon(self._learn, providers)
+        await self._steer(nursery)
+        nursery.cancel_scope.cancel()
+
+    async def _learn(self, providers: Providers) -> None:
+        """Feed the plan until the lookup ends."""
+        async for found in providers:
+            self._take(found)
+            self._wake.set()
         self._plan.lookup_ended()
         self._wake.set()
+
+    def _take(self, found: Provider | Checking) -> None:
+        """Feed the plan with whoever is whole and not banned."""
+        if isinstance(found, Checking):
+            self._plan.hoped()
+        elif self._usable(found):
+            self._plan.learnt(found)
 
     def _usable(self, provider: Provider) -> bool:
         return (
@@ -141,14 +176,15 @@ class _Race:
             and not self._sources.scores.banned(provider.node_id, self._digest, trio.current_time())
         )
 
-    async def steer(self, nursery: trio.Nursery) -> None:
+    async def _steer(self, nursery: trio.Nursery) -> None:
         """Start asks when the plan says so, until one has won or the race is lost."""
-        while self.won is None and not self._plan.lost(self._clock.now()):
-            provider = self._plan.next_ask(self._clock.now())
+        clock = Patience()
+        while self.won is None and not self._plan.lost(clock.now()):
+            provider = self._plan.next_ask(clock.now())
             if provider is not None:
                 nursery.start_soon(self._ask, provider)
                 continue
-            await self._clock.wait(self._wake, self._plan.wakes_at())
+            await clock.wait(self._wake, self._plan.wakes_at())
             self._wake = trio.Event()
 
     async def _ask(self, provider: Provider) -> None:

@@ -1,6 +1,6 @@
 """What routing counts; one object a node, because a simulation runs many nodes in one process."""
 
-from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client import CollectorRegistry, Gauge
 
 from p2pmirror.telemetry.metrics import Tally
 
@@ -20,7 +20,7 @@ class RoutingMetrics:
         self.dropped = Tally(
             "p2pmirror_routing_dropped", "Datagrams that were dropped, by reason", ["reason"], registry=registry
         )
-        self.lookups = Counter("p2pmirror_routing_lookups", "Lookups by outcome", ["outcome"], registry=registry)
+        self.lookups = Tally("p2pmirror_routing_lookups", "Lookups by outcome", ["outcome"], registry=registry)
         self.members = Gauge("p2pmirror_routing_members", "Other members by state", ["state"], registry=registry)
         self.advertised = Gauge("p2pmirror_routing_advertised_keys", "Keys that this node has", registry=registry)
 
@@ -31,3 +31,7 @@ class RoutingMetrics:
     def drop(self, reason: str) -> None:
         """Count a datagram that was dropped."""
         self.dropped.counts[reason,] += 1
+
+    def lookup(self, outcome: str) -> None:
+        """Count a lookup that has ended."""
+        self.lookups.counts[outcome,] += 1

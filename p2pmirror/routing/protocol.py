@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from enum import Enum
-from typing import Final, Literal, NewType, Protocol
+from typing import Final, Literal, NewType, Protocol, Self
 
 import trio
 
@@ -108,6 +108,25 @@ class Trace:
     holders: tuple[NodeId, ...]
 
 
+class Providers(Protocol):
+    """What a lookup learns, in the order in which it does; a memory channel is one."""
+
+    def receive_nowait(self) -> Provider | Checking:
+        """Return the next that is known already. Raises `trio.WouldBlock`, `trio.EndOfChannel`.
+
+        Who asks so has nobody asked for him yet: a node's own records may name all that he needs.
+        """
+        ...
+
+    def __aiter__(self) -> Self:
+        """Return itself."""
+        ...
+
+    async def __anext__(self) -> Provider | Checking:
+        """Wait for the next; cancellation loses none."""
+        ...
+
+
 class Router(Protocol):
     """Who has it."""
 
@@ -121,7 +140,7 @@ class Router(Protocol):
         """Whether the first join has ended: members are known, or there is nobody else to know."""
         ...
 
-    def find(self, key: Key) -> AbstractAsyncContextManager[trio.MemoryReceiveChannel[Provider | Checking]]:
+    def find(self, key: Key) -> AbstractAsyncContextManager[Providers]:
         """Look a key up; providers come as they are learnt and the channel ends when no more will come.
 
         `CHECKING` comes at most once, when there are providers that are still being pinged: who waits may be rewarded.

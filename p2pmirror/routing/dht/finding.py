@@ -2,15 +2,15 @@
 
 Laws: a lookup belongs to no asker; it runs as long as somebody follows it, and everybody who does gets the same
 providers, each once, from the first on; who named a provider is remembered, so that a failed dial can be reported; a
-provider that this node has never met is pinged before it is handed on.
+provider that this node has never met is pinged before it is handed on; nobody is asked as long as nobody waits for more
+than the providers that this node's own records name.
 """
 
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Iterable
 from functools import partial
 from random import Random
-from typing import TypeAlias
+from typing import Self
 
 import trio
 
@@ -29,9 +29,6 @@ from p2pmirror.wire.identity import NodeId
 PROVIDERS_MAX = 256  # providers of one lookup: 8 holders with a sample of 16 each, twice over
 HANDED_OUT_MAX = 4096  # providers for which it is remembered who named them, for `failed`
 REPORT_S = 0.5  # telling a holder that a dial failed
-
-_Said: TypeAlias = trio.MemorySendChannel[Provider | Checking]
-
 
 class Finder:
     """Looks keys up while a router runs; its lookups live in the router's nursery."""
@@ -53,23 +50,42 @@ class Finder:
         self._nursery = nursery
         self._metrics = metrics
         self._random = random
+        self._closed = False
         self._lookups: dict[Key, _Lookup] = {}
         self._handed_out: OrderedDict[NodeId, set[NodeId]] = OrderedDict()  # provider -> holders that named it
 
-    @asynccontextmanager
-    async def find(self, key: Key) -> AsyncIterator[trio.MemoryReceiveChannel[Provider | Checking]]:
+    def find(self, key: Key) -> "_Following":
         """Follow the lookup of `key` that is under way, or a new one; see `protocol.Router.find`."""
+        return _Following(self, key)
+
+    def follow(self, key: Key) -> "_Lookup":
+        """Return the lookup to follow; `left` is due for each call."""
         lookup = self._lookups.get(key)
         if lookup is None:
             lookup = self._begin(key)
-        said, found = lookup.follow()
-        try:
-            with said, found:
-                yield found
-        finally:
-            if lookup.left_by(said):
-                self._forget(key, lookup)
-                lookup.scope.cancel()
+        lookup.followers += 1
+        return lookup
+
+    def ask(self, key: Key, lookup: "_Lookup") -> None:
+        """Have others asked too: somebody waits for more than this node's own records say."""
+        if not lookup.asks and not self._closed:
+            lookup.asks = True
+            self._nursery.start_soon(self._look_up, key, lookup)
+
+    def close(self) -> None:
+        """End all lookups, and begin none any more: the router stops."""
+        self._closed = True
+        for lookup in self._lookups.values():
+            lookup.end()
+
+    def left(self, key: Key, lookup: "_Lookup") -> None:
+        """Note that a follower has left; the last one ends the lookup."""
+        lookup.followers -= 1
+        if lookup.followers == 0:
+            self._forget(key, lookup)
+            lookup.scope.cancel()
+            if not lookup.asks:
+                self._metrics.lookup("found")
 
     def failed(self, node_id: NodeId) -> None:
         """Have whoever named this provider look at it, and look at it from here."""
@@ -79,12 +95,13 @@ class Finder:
 
     def _begin(self, key: Key) -> "_Lookup":
         """Begin a lookup; what this node's own records say is told at once, without waiting for a turn of the loop."""
-        lookup = self._lookups[key] = _Lookup()
-        checks = self._find_here(key, lookup)
-        self._nursery.start_soon(self._look_up, key, lookup, checks)
+        lookup = self._lookups[key] = _Lookup(ended=self._closed)
+        self._find_here(key, lookup)
+        if not lookup.providers:
+            self.ask(key, lookup)
         return lookup
 
-    async def _look_up(self, key: Key, lookup: "_Lookup", checks: list[tuple[Source, Provider]]) -> None:
+    async def _look_up(self, key: Key, lookup: "_Lookup") -> None:
         outcome = "abandoned"
         try:
             with lookup.scope:
@@ -92,20 +109,19 @@ class Finder:
                     on_found = partial(self._found, nursery, lookup)
                     search = find_providers(self._view, self._rpc, key, on_found, lookup.checking)
                     search.lookup.answered_here(found=bool(lookup.providers))
-                    for source, provider in checks:
+                    for source, provider in lookup.checks:
                         nursery.start_soon(self._check_and_hand_on, source, provider, lookup)
                     await search.run()
                 outcome = "found" if lookup.providers else "nobody"
         finally:
             self._forget(key, lookup)
             lookup.end()
-            self._metrics.lookups.labels(outcome).inc()
+            self._metrics.lookup(outcome)
 
-    def _find_here(self, key: Key, lookup: "_Lookup") -> list[tuple[Source, Provider]]:
-        """Hand on what this node's own records say; return the providers that must be pinged first."""
+    def _find_here(self, key: Key, lookup: "_Lookup") -> None:
+        """Hand on what this node's own records say; note the providers that must be pinged first."""
         now = trio.current_time()
         own_id, zone = self._view.own_id, self._view.own.zone
-        checks: list[tuple[Source, Provider]] = []
         for record in self._view.records.find(key, zone, now, self._random, but=own_id):
             source = self._view.records.source(record.node_id)
             assert source is not None, "a record is kept with its source"
@@ -114,8 +130,7 @@ class Finder:
                 self._hand_on(lookup, own_id, provider)
             else:
                 lookup.checking()
-                checks.append((source, provider))
-        return checks
+                lookup.checks.append((source, provider))
 
     async def _check_and_hand_on(self, source: Source, provider: Provider, lookup: "_Lookup") -> None:
         if await self._liveness.check(source.node_id, source.router):
@@ -169,31 +184,18 @@ class Finder:
 
 
 class _Lookup:
-    """What one lookup has found so far, and the channels of all who follow it."""
+    """What one lookup has found so far, for all who follow it."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, ended: bool) -> None:
         self.scope = trio.CancelScope()
         self.providers: set[NodeId] = set()
+        self.checks: list[tuple[Source, Provider]] = []  # providers of our own records that must be pinged first
+        self.said: list[Provider | Checking] = []
+        self.ended = ended
+        self.asks = False  # whether others are asked too
+        self.followers = 0
+        self.changed = trio.lowlevel.ParkingLot()  # unparked with each word, and at the end
         self._met: set[NodeId] = set()
-        self._said: list[Provider | Checking] = []
-        self._ended = False
-        self._followers: list[_Said] = []
-
-    def follow(self) -> tuple[_Said, trio.MemoryReceiveChannel[Provider | Checking]]:
-        """Open a channel of everything that was found, from the first on; it ends with the lookup."""
-        ends: tuple[_Said, trio.MemoryReceiveChannel[Provider | Checking]]
-        send, _ = ends = trio.open_memory_channel(PROVIDERS_MAX + 1)  # room for all: nobody waits
-        for each in self._said:
-            send.send_nowait(each)
-        self._followers.append(send)
-        if self._ended:
-            send.close()
-        return ends
-
-    def left_by(self, follower: _Said) -> bool:
-        """Tell one follower nothing more; return whether he was the last."""
-        self._followers.remove(follower)
-        return not self._followers
 
     def has(self, node_id: NodeId) -> bool:
         """Whether a provider was told."""
@@ -214,20 +216,57 @@ class _Lookup:
 
     def checking(self) -> None:
         """Tell that providers are being pinged, the first time."""
-        if CHECKING not in self._said:
+        if CHECKING not in self.said:
             self._say(CHECKING)
 
     def end(self) -> None:
         """Tell that no more will come."""
-        self._ended = True
-        for send in self._followers:
-            send.close()
+        self.ended = True
+        self.changed.unpark_all()
 
     def _say(self, what: Provider | Checking) -> None:
-        self._said.append(what)
-        for send in self._followers:
-            with suppress(trio.BrokenResourceError):  # who has what he wants reads no more
-                send.send_nowait(what)
+        self.said.append(what)
+        self.changed.unpark_all()
+
+
+class _Following:
+    """One asker's place in a lookup, from entering the block to leaving it; see `protocol.Providers`."""
+
+    __slots__ = ("_finder", "_heard", "_key", "_lookup")
+
+    def __init__(self, finder: Finder, key: Key) -> None:
+        self._finder = finder
+        self._key = key
+        self._heard = 0
+
+    async def __aenter__(self) -> Self:
+        self._lookup = self._finder.follow(self._key)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._finder.left(self._key, self._lookup)
+
+    def receive_nowait(self) -> Provider | Checking:
+        """Return the next that is known already. Raises WouldBlock, EndOfChannel."""
+        if self._heard < len(self._lookup.said):
+            self._heard += 1
+            return self._lookup.said[self._heard - 1]
+        raise trio.EndOfChannel if self._lookup.ended else trio.WouldBlock
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Provider | Checking:
+        """Wait for the next; cancellation loses none."""
+        self._finder.ask(self._key, self._lookup)
+        await trio.lowlevel.checkpoint()
+        while True:
+            try:
+                return self.receive_nowait()
+            except trio.EndOfChannel:
+                raise StopAsyncIteration from None
+            except trio.WouldBlock:
+                await self._lookup.changed.park()
 
 
 def _provider(found: Found, info: NodeInfo) -> Provider:

@@ -39,7 +39,7 @@ from p2pmirror.routing.dht.rpc import Rpc
 from p2pmirror.routing.dht.search import trace_providers
 from p2pmirror.routing.dht.view import View
 from p2pmirror.routing.metrics import RoutingMetrics
-from p2pmirror.routing.protocol import Checking, Key, Member, MemberState, Offer, Provider, Trace
+from p2pmirror.routing.protocol import Checking, Key, Member, MemberState, Offer, Provider, Providers, Trace
 from p2pmirror.wire.address import Address
 from p2pmirror.wire.binding import UNBOUND, Binding
 from p2pmirror.wire.identity import NodeId
@@ -188,7 +188,7 @@ class DhtRouter:
             for known in self._view.members.all()
         ]
 
-    def find(self, key: Key) -> AbstractAsyncContextManager[trio.MemoryReceiveChannel[Provider | Checking]]:
+    def find(self, key: Key) -> AbstractAsyncContextManager[Providers]:
         """Look a key up; see `protocol.Router.find`. Before `run` nobody is found."""
         return _nobody() if self._running is None else self._running.finder.find(key)
 
@@ -203,6 +203,8 @@ class DhtRouter:
                 nursery.start_soon(self._serve, running)
                 task_status.started()
         finally:
+            if self._running is not None:
+                self._running.finder.close()
             self._running = None
             with trio.CancelScope(shield=True, deadline=trio.current_time() + LEAVE_S):
                 await datagrams.aclose()
@@ -297,7 +299,7 @@ class DhtRouter:
 
 
 @asynccontextmanager
-async def _nobody() -> AsyncIterator[trio.MemoryReceiveChannel[Provider | Checking]]:
+async def _nobody() -> AsyncIterator[Providers]:
     send, receive = trio.open_memory_channel[Provider | Checking](0)
     send.close()
     with receive:
