@@ -8,7 +8,7 @@ from p2pmirror.oci import mediatype
 from p2pmirror.oci.descriptor import Descriptor, Platform
 from p2pmirror.oci.digest import Digest, Hasher
 from p2pmirror.oci.errors import Code, Invalid
-from p2pmirror.oci.manifest import DOCUMENT_BYTES_MAX, Index, Manifest, children, parse_manifest
+from p2pmirror.oci.manifest import DOCUMENT_BYTES_MAX, Index, Manifest, children, media_type_of, parse_manifest
 from p2pmirror.oci.paths import (
     Base,
     BlobPath,
@@ -62,6 +62,7 @@ __all__ = [
     "check_tag",
     "children",
     "manifest_path",
+    "media_type_of",
     "mediatype",
     "parse_manifest",
     "parse_path",

@@ -61,9 +61,14 @@ def parse_manifest(data: bytes, media_type: str | None) -> Manifest | Index:
 
     Raises Invalid: UNSUPPORTED for Docker's schema 1 and for media types that are no manifest, else MANIFEST_INVALID.
     """
-    fields = {name: value for name, value in _decoded(data).items() if value is not None}
+    fields = _fields(data)
     kind = _media_type(fields, media_type)
     return _index(fields, kind) if mediatype.is_index(kind) else _manifest(fields, kind)
+
+
+def media_type_of(data: bytes, media_type: str | None) -> str:
+    """Return the media type of a document without reading its descriptors. Raises Invalid, as `parse_manifest` does."""
+    return _media_type(_fields(data), media_type)
 
 
 def children(document: Manifest | Index) -> tuple[Descriptor, ...]:
@@ -71,6 +76,10 @@ def children(document: Manifest | Index) -> tuple[Descriptor, ...]:
     if isinstance(document, Index):
         return document.manifests
     return document.layers if document.config is None else (document.config, *document.layers)
+
+
+def _fields(data: bytes) -> dict[str, Any]:
+    return {name: value for name, value in _decoded(data).items() if value is not None}
 
 
 def _decoded(data: bytes) -> dict[str, Any]:

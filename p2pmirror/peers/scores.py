@@ -74,6 +74,8 @@ class Scores:
 
         Those of our zone come first, those that failed lately last; among the rest two are drawn and compared.
         """
+        if len(candidates) == 1:
+            return 0
         ranks = [(self._avoided(node_id, now), not near) for node_id, near in candidates]
         best = [index for index, rank in enumerate(ranks) if rank == min(ranks)]
         drawn = self._random.sample(best, min(2, len(best)))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import trio
 
 from p2pmirror.errors import NotHere, PeerMisbehaved, Unreachable
-from p2pmirror.oci import DOCUMENT_BYTES_MAX, Digest, Invalid, manifest_path, parse_manifest
+from p2pmirror.oci import DOCUMENT_BYTES_MAX, Digest, Invalid, manifest_path, media_type_of
 from p2pmirror.peers.protocol import Answer, Question
 from p2pmirror.resolve.race import HEAD_S, Sources, Won
 from p2pmirror.resolve.want import Content, InHand, Trail, Want
@@ -115,6 +115,6 @@ async def _read(digest: Digest, won: Won) -> InHand:
 def checked_media_type(data: bytes, claimed: str | None) -> str:
     """Return the claimed media type, or what the document says; raises `PeerMisbehaved` when they contradict."""
     try:
-        return parse_manifest(data, claimed).media_type
+        return media_type_of(data, claimed)
     except Invalid as error:
         raise PeerMisbehaved(f"a manifest that is none: {error}") from None

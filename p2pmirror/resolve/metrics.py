@@ -10,13 +10,14 @@ class ResolveMetrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         """Register with `registry`."""
-        self.seconds = Histogram(
+        seconds = Histogram(
             "p2pmirror_resolve_seconds",
             "From a request that this node cannot answer itself to the answer of a peer, or to the knowledge of none.",
             ["outcome"],
             buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5, 1.0),
             registry=registry,
         )
+        self.found, self.missed = seconds.labels("found"), seconds.labels("none")
         self.resumes = Counter(
             "p2pmirror_resolve_resumes_total",
             "Responses that went on from another peer after a source broke, stalled or lied.",

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import trio
 
 from p2pmirror.errors import NotHere, PeerMisbehaved, Unreachable
-from p2pmirror.oci import DOCUMENT_BYTES_MAX, Descriptor, Digest, Invalid, blob_path, parse_manifest
+from p2pmirror.oci import DOCUMENT_BYTES_MAX, Descriptor, Digest, Invalid, blob_path, media_type_of
 from p2pmirror.peers.protocol import Answer, Question
 from p2pmirror.resolve.confirmed import Confirmed
 from p2pmirror.resolve.hashing import Hashing
@@ -79,11 +79,11 @@ class MirrorResolver:
         try:
             found = await self._from_peers(want, digest, trail)
         except NotHere:
-            self._metrics.seconds.labels(outcome="none").observe(trio.current_time() - began)
+            self._metrics.missed.observe(trio.current_time() - began)
             if through is None:
                 raise
             return await self._from_registry(through, want, digest, trail)
-        self._metrics.seconds.labels(outcome="found").observe(trio.current_time() - began)
+        self._metrics.found.observe(trio.current_time() - began)
         return found
 
     async def tags(self, listing: Listing, trail: Trail) -> list[str]:
@@ -199,7 +199,7 @@ async def _held(want: Want, blob: Blob) -> Held:
     media_type = blob.info.media_type
     if media_type is None and want.kind == "manifest" and blob.info.size <= DOCUMENT_BYTES_MAX:
         try:
-            media_type = parse_manifest(await blob.file.read_at(0, blob.info.size), None).media_type
+            media_type = media_type_of(await blob.file.read_at(0, blob.info.size), None)
         except Invalid:
             media_type = None
         except BaseException:

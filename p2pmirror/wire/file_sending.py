@@ -19,6 +19,7 @@ from p2pmirror.wire.network import File
 
 STEP_BYTES = 4 << 20  # 4 MiB, at 4 to 5 GiB/s about 1 ms: the longest that one connection keeps the loop from others
 COLD_STEP_BYTES = 1 << 20  # 1 MiB read by a thread at a time: the first bytes need not wait for more
+TURN_BYTES = 64 << 10  # what may go out of memory without a turn of the loop: less than a turn costs
 COPY_BYTES = 256 << 10  # 256 KiB where bytes pass through memory: fits the L2 cache, and 1,000 readers hold 256 MiB
 PROBE_STRIDE_BYTES = 128 << 10  # 128 KiB, what Linux reads ahead by default: the cache fills and empties in such runs
 AHEAD_BYTES = 4 << 20  # 4 MiB asked of the disk behind a cold step, so that the next steps find it warm
@@ -86,17 +87,31 @@ async def send_bytes(
     data: bytes | bytearray | memoryview,
     moved: Callable[[int], None] | None = None,
 ) -> None:
-    """Send every byte; tell `moved` of each part. Raises OSError. Cancellation: a part has been sent."""
+    """Send every byte; tell `moved` of each part. Raises OSError. Cancellation: a part has been sent.
+
+    More than `TURN_BYTES` cost a turn of the loop.
+    """
+    await trio.lowlevel.checkpoint_if_cancelled()
     with memoryview(data) as whole, whole.cast("B") as view:
-        if not view:
-            await trio.lowlevel.checkpoint()
-        sent = 0
-        while sent < len(view):
-            with view[sent : sent + STEP_BYTES] as rest:
-                part = await sock.send(rest)
+        sent, count = 0, len(view)
+        while sent < count:
+            part = _write(sock, view, sent)
             sent += part
-            if moved is not None:
+            if part and moved is not None:
                 moved(part)
+            if sent < count:
+                await trio.lowlevel.wait_writable(sock)
+    if count > TURN_BYTES:
+        await trio.lowlevel.cancel_shielded_checkpoint()
+
+
+def _write(sock: trio.socket.SocketType, view: memoryview, start: int) -> int:
+    """Write what the socket takes at once, at most `STEP_BYTES`; 0 when it is full."""
+    with view[start : start + STEP_BYTES] as rest:
+        try:
+            return os.write(sock.fileno(), rest)
+        except BlockingIOError:
+            return 0
 
 
 def _is_cached(descriptor: int, start: int, end: int) -> bool:

@@ -104,7 +104,11 @@ class Connection:
     async def _read_head(self) -> h11.Request | None:
         """Return the next request, None at a FIN between requests. Raises `Refused`, `Unreachable`."""
         parser = h11.Connection(h11.SERVER, max_incomplete_event_size=self._options.head_bytes_max)
-        data = self._early.lstrip(b"\r\n") or await self._wait_for_request()
+        data = self._early.lstrip(b"\r\n")
+        if data:
+            await trio.lowlevel.checkpoint()  # who sends many requests at once takes turns with the others
+        else:
+            data = await self._wait_for_request()
         if not data:
             return None
         count = len(data)

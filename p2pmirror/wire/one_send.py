@@ -1,7 +1,7 @@
 """The rule that every stream keeps for sending: one task at a time, and nothing after a send that was cut short."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from types import TracebackType
+from typing import Self
 
 import trio
 
@@ -11,13 +11,14 @@ from p2pmirror.errors import Unreachable
 class OneSend:
     """Remembers whether a send is under way, and whether one ended before its last byte."""
 
+    __slots__ = ("_cut_short", "under_way")
+
     def __init__(self) -> None:
         self.under_way = False
         self._cut_short = False
 
-    @contextmanager
-    def begin(self) -> Iterator[None]:
-        """Hold the sending side for one send; whatever leaves the block as an exception has cut it short.
+    def begin(self) -> Self:
+        """Return the block that holds the sending side for one send; what leaves it as an exception has cut it short.
 
         Raises BusyResourceError while another task sends, and `Unreachable` after a send that was cut short.
         """
@@ -25,9 +26,14 @@ class OneSend:
             raise trio.BusyResourceError("another task is sending on this stream")
         if self._cut_short:
             raise Unreachable("an earlier send was cut short, so no more can be sent")
-        self.under_way = self._cut_short = True
-        try:
-            yield
-            self._cut_short = False
-        finally:
-            self.under_way = False
+        self.under_way = True
+        return self
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.under_way = False
+        self._cut_short = kind is not None

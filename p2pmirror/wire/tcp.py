@@ -10,8 +10,8 @@ Laws:
 import errno
 import os
 import socket
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 
 import trio
 
@@ -56,9 +56,16 @@ class TcpStream:
         return self._remote
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        """Send every byte. Raises `Unreachable`. Cancellation: a part was sent, the stream may only be closed."""
-        with self._one_send():
-            await send_bytes(self._sock, data)
+        """Send every byte. Raises `Unreachable`. Cancellation: a part was sent, the stream may only be closed.
+
+        Few bytes that the socket takes at once cost no turn of the loop.
+        """
+        self._check_open()
+        try:
+            with self._sends.begin():
+                await send_bytes(self._sock, data)
+        except OSError as error:
+            raise self._broken(error) from error
 
     async def send_file(self, file: File, offset: int, count: int, moved: Callable[[int], None] | None = None) -> None:
         """Send `count` bytes of `file` from `offset`, by sendfile where it has a descriptor; tell `moved` of each part.
@@ -67,23 +74,32 @@ class TcpStream:
         be closed then. Cancellation: as for `send_all`.
         """
         descriptor = file.fileno()
-        with self._one_send():
-            if count == 0:
-                await trio.lowlevel.checkpoint()
-            elif descriptor is None:
-                await send_by_reading(self._sock, file, offset, count, moved)
-            else:
-                await send_descriptor(self._sock, descriptor, offset, count, reading=self._reading, moved=moved)
+        self._check_open()
+        try:
+            with self._sends.begin():
+                if count == 0:
+                    await trio.lowlevel.checkpoint()
+                elif descriptor is None:
+                    await send_by_reading(self._sock, file, offset, count, moved)
+                else:
+                    await send_descriptor(self._sock, descriptor, offset, count, reading=self._reading, moved=moved)
+        except OSError as error:
+            raise self._broken(error) from error
 
     async def receive_some(self, count_max: int) -> bytes:
         """Return 1 to `count_max` bytes, b"" at FIN. Raises `Unreachable`. Cancellation loses no byte."""
         if count_max < 1:
             raise ValueError("nothing can be received into no room: that would look like FIN")
         self._check_open()
-        try:
-            return await self._sock.recv(count_max)
-        except OSError as error:
-            raise self._broken(error) from error
+        while True:
+            # What is waited for here is mostly not there yet, and trying it first would cost an exception each time.
+            await trio.lowlevel.wait_readable(self._sock)
+            try:
+                return os.read(self._sock.fileno(), count_max)
+            except BlockingIOError:
+                continue
+            except OSError as error:
+                raise self._broken(error) from error
 
     async def receive_into(self, buffer: memoryview) -> int:
         """Fill the front of `buffer`, 0 at FIN. Raises `Unreachable`. Cancellation loses no byte."""
@@ -136,15 +152,6 @@ class TcpStream:
             if got == 0:
                 return
             left -= got
-
-    @contextmanager
-    def _one_send(self) -> Iterator[None]:
-        self._check_open()
-        try:
-            with self._sends.begin():
-                yield
-        except OSError as error:
-            raise self._broken(error) from error
 
     def _check_open(self) -> None:
         if self._closed:
