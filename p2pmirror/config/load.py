@@ -8,7 +8,8 @@ from typing import Any
 from p2pmirror.config.model import BadSetting, Config
 from p2pmirror.config.settings import SETTINGS, Setting, containerd_store
 
-FILE_BYTES_MAX = 1024 * 1024  # a settings file of some hundred registries has 20 KiB
+FILE_BYTES_MAX = 256 * 1024  # a settings file of some hundred registries has 20 KiB
+NUMBER_MAX = 2**63 - 1  # TOML's own limit, which Python's reader does not know
 CONFIG_VARIABLE = "P2PMIRROR_CONFIG"
 
 _BY_KEY = {setting.key: setting for setting in SETTINGS}
@@ -41,7 +42,7 @@ def _from_file(file: Path) -> dict[str, object]:
         raise BadSetting("config", str(file), f"a file of at most {FILE_BYTES_MAX} bytes")
     try:
         document = tomllib.loads(data.decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # TOML's, UTF-8's, and a number of thousands of digits
         raise BadSetting("config", str(file), f"TOML ({error})") from None
     for key in document:
         if key not in _BY_KEY:
@@ -69,9 +70,11 @@ def _text(given: object) -> str:
     """Return a value of a TOML file as one would write it in a flag."""
     if isinstance(given, bool):
         return "true" if given else "false"
-    if isinstance(given, str | int):
+    if isinstance(given, str):
+        return given
+    if isinstance(given, int) and abs(given) <= NUMBER_MAX:
         return str(given)
-    raise ValueError("a text, a number, true or false")
+    raise ValueError("a text, a number of 64 bits, true or false")
 
 
 def _texts(setting: Setting, given: object) -> list[str]:

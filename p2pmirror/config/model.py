@@ -11,14 +11,31 @@ from p2pmirror.routing.bootstrap import BootstrapSetting
 from p2pmirror.wire.address import Address
 
 
+VALUE_CHARACTERS_MAX = 200  # of a wrong value: enough to find it again
+KEY_CHARACTERS_MAX = 100  # of a key that is none; ours are shorter
+ALLOWED_CHARACTERS_MAX = 900  # the names of all settings; what else is said may quote the value once more
+
+
 class BadSetting(MirrorError):
     """A setting that cannot be: names the key, the value and what is allowed, in one line."""
 
     def __init__(self, key: str, value: object, allowed: str) -> None:
-        """Describe the mistake; a long value is shortened."""
-        shown = repr(value)
-        super().__init__(f"{key} = {shown if len(shown) <= 200 else shown[:197] + '...'}: allowed: {allowed}")
+        """Describe the mistake; what is long is shortened, what cannot be printed is escaped."""
+        said = f"{_shown(key, KEY_CHARACTERS_MAX)} = {_shown(_written(value), VALUE_CHARACTERS_MAX)}"
+        super().__init__(f"{said}: allowed: {_shown(allowed, ALLOWED_CHARACTERS_MAX)}")
         self.key = key
+
+
+def _shown(text: str, characters_max: int) -> str:
+    plain = text if text.isprintable() else text.encode("unicode_escape").decode()
+    return plain if len(plain) <= characters_max else plain[: characters_max - 3] + "..."
+
+
+def _written(value: object) -> str:
+    try:
+        return repr(value)
+    except (ValueError, RecursionError):  # a number of thousands of digits, tables a thousand deep
+        return "something too large to be shown"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """Which images this node takes part in: an ordered list of patterns over names, the last match decides."""
 
 import re
+import warnings
 from collections.abc import Iterable
 
 PATTERN_CHARS_MAX = 1000  # an alternation of some dozens of names; longer ones are a mistake
@@ -21,11 +22,8 @@ class Filters:
             excludes = text.startswith("!")
             body = text[1:] if excludes else text
             if not body or len(body) > PATTERN_CHARS_MAX:
-                raise ValueError(f"{text[:80]!r} is not a pattern of 1 to {PATTERN_CHARS_MAX} characters")
-            try:
-                self._rules.append((not excludes, re.compile(body)))
-            except (re.error, OverflowError) as error:
-                raise ValueError(f"{text[:80]!r} is not a regular expression: {error}") from None
+                raise ValueError(f"{text[:80]!a} is not a pattern of 1 to {PATTERN_CHARS_MAX} characters")
+            self._rules.append((not excludes, _compiled(body, text)))
         self._unmatched = not any(includes for includes, _ in self._rules)
 
     @property
@@ -39,3 +37,13 @@ class Filters:
             if pattern.fullmatch(name):
                 return includes
         return self._unmatched
+
+
+def _compiled(body: str, text: str) -> re.Pattern[str]:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", FutureWarning)  # `[[a-z]` will mean something else to a later Python
+            return re.compile(body)
+    except (re.error, OverflowError, RecursionError, FutureWarning) as error:
+        why = str(error).encode("unicode_escape").decode()  # it quotes the pattern as it stands
+        raise ValueError(f"{text[:80]!a} is not a regular expression: {why}") from None

@@ -8,6 +8,8 @@ import ipaddress
 from typing import NamedTuple, Self
 
 PORT_MAX = 65535
+PORT_DIGITS_MAX = 16  # leading zeros included; int() of thousands of digits is an error of its own
+QUOTED_CHARACTERS_MAX = 80  # of foreign text in an error: the longest numeric address with its port has 54
 
 
 class Address(NamedTuple):
@@ -38,7 +40,7 @@ class Address(NamedTuple):
         try:
             return cls.of(host, port)
         except ValueError as error:
-            raise ValueError(f"{text!r} is not a numeric address with a port: {error}") from None
+            raise ValueError(f"{_quoted(text)} is not a numeric address with a port") from error
 
     @property
     def is_unspecified(self) -> bool:
@@ -62,16 +64,20 @@ def split_host_port(text: str, *, default_port: int | None = None) -> tuple[str,
     if text.startswith("["):
         host, bracket, rest = text[1:].partition("]")
         if not bracket or (rest and not rest.startswith(":")):
-            raise ValueError(f"{text!r}: an IPv6 address stands in brackets, as in [fd00::1]:29998")
+            raise ValueError(f"{_quoted(text)}: an IPv6 address stands in brackets, as in [fd00::1]:29998")
         port = rest[1:]
     elif text.count(":") > 1:
-        raise ValueError(f"{text!r}: an IPv6 address stands in brackets, as in [fd00::1]:29998")
+        raise ValueError(f"{_quoted(text)}: an IPv6 address stands in brackets, as in [fd00::1]:29998")
     else:
         host, _, port = text.partition(":")
     if not port:
         if default_port is None:
-            raise ValueError(f"{text!r} has no port")
+            raise ValueError(f"{_quoted(text)} has no port")
         return host, default_port
-    if not (port.isascii() and port.isdigit() and int(port) <= PORT_MAX):
-        raise ValueError(f"{text!r}: the port is a number from 0 to {PORT_MAX}")
+    if not (port.isascii() and port.isdigit() and len(port) <= PORT_DIGITS_MAX and int(port) <= PORT_MAX):
+        raise ValueError(f"{_quoted(text)}: the port is a number from 0 to {PORT_MAX}")
     return host, int(port)
+
+
+def _quoted(text: str) -> str:
+    return ascii(text) if len(text) <= QUOTED_CHARACTERS_MAX else f"{text[:QUOTED_CHARACTERS_MAX]!a}…"

@@ -25,25 +25,15 @@ from p2pmirror.wire.binding import UNBOUND, Binding
 from p2pmirror.wire.identity import NodeId
 from p2pmirror.wire.keyring import KeyRing
 from p2pmirror.wire.memory import Link, MemoryWorld
+from tests.hostile.mutation import LENGTHS, NOT_FINITE, NUMBERS, bytes_changed, part_changed
 from tests.routing.conformance import claim, find_all, key
 
 HOSTS = ("10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.4")
 PORT = 29998
 KEY = bytes(range(32))
 EDGES: tuple[Any, ...] = (
-    None,
-    True,
-    -1,
-    0,
-    1,
-    2**31,
-    2**63 - 1,
-    2**63,
-    2**64 - 1,
-    -(2**63),
-    0.5,
-    float("nan"),
-    float("inf"),
+    *NUMBERS,
+    *NOT_FINITE,
     "",
     "\u0000",
     "z" * 64,
@@ -59,8 +49,7 @@ EDGES: tuple[Any, ...] = (
     [[]],
     {},
 )
-LENGTHS = (b"\xdd\xff\xff\xff\xff", b"\xdc\xff\xff", b"\xc6\xff\xff\xff\xff")  # of arrays and bytes that never come
-"""Values at which something begins or ends; each may come in place of any part of a message."""
+"""Values at which something begins or ends; each may come in place of any part of a datagram."""
 
 
 class Target:
@@ -171,69 +160,20 @@ def mutants(captured: list[bytes], seal: Seal, random: Random) -> Iterator[tuple
         except Malformed:
             continue
     while True:
+        one, other = random.choice(captured), random.choice(captured)
         if random.random() < 0.4:
-            yield (*_bytes_changed(random.choice(captured), random.choice(captured), random), False)
-        elif random.random() < 0.2:
-            yield (*_bytes_changed(random.choice(payloads), random.choice(payloads), random), True)
-        else:
-            yield "field", _field_changed(random.choice(payloads), random.choice(payloads), random), True
-
-
-def _bytes_changed(data: bytes, other: bytes, random: Random) -> tuple[str, bytes]:
-    how = random.choice(("as it was", "flip", "cut", "double", "splice", "length", "noise"))
-    at = random.randrange(len(data) + 1)
-    match how:
-        case "flip":
-            changed = bytearray(data)
-            for _ in range(random.randint(1, 4)):
-                changed[random.randrange(len(data))] ^= 1 << random.randrange(8)
-            return how, bytes(changed)
-        case "cut":
-            return how, data[:at]
-        case "double":
-            return how, data[:at] + data[random.randrange(at + 1) :]
-        case "splice":
-            return how, data[:at] + other[random.randrange(len(other) + 1) :]
-        case "length":
-            return how, data[:at] + random.choice(
-                (b"\xdd\xff\xff\xff\xff", b"\xdc\xff\xff", b"\xc6\xff\xff\xff\xff")
-            ) + data[at:]
-        case "noise":
-            return how, random.randbytes(random.choice((0, 1, 2, 34, 200, 1200, 1201, 9000)))
-    return how, data
-
-
-def _field_changed(payload: bytes, other: bytes, random: Random) -> bytes:
-    """Put something else in place of one part of a message, however deep it lies."""
-    message: Any = msgspec.msgpack.decode(payload)
-    place = message
-    while True:
-        at = random.randrange(len(place))
-        if isinstance(place[at], list) and place[at] and random.random() < 0.7:
-            place = place[at]
+            yield (*bytes_changed(one, other, random, LENGTHS), False)
             continue
-        break
-    match random.randrange(6):
-        case 0:
-            place[at] = random.choice(EDGES)
-        case 1:
-            place[at] = random.choice(list(_parts(msgspec.msgpack.decode(other))))
-        case 2:
-            place[at] = [place[at]] * random.choice((0, 1, 2, 64, 65))
-        case 3 if isinstance(place[at], int):
-            place[at] += random.choice((-1, 1, 1000))
-        case 4 if isinstance(place[at], bytes) and place[at]:
-            place[at] = random.randbytes(len(place[at]))
-        case _:
-            place.insert(at, place[at])
+        one, other = random.choice(payloads), random.choice(payloads)
+        if random.random() < 0.2:
+            yield (*bytes_changed(one, other, random, LENGTHS), True)
+        else:
+            yield "part", _part_changed(one, other, random), True
+
+
+def _part_changed(payload: bytes, other: bytes, random: Random) -> bytes:
+    message: Any = msgspec.msgpack.decode(payload)
     try:
-        return msgspec.msgpack.encode(message)
+        return msgspec.msgpack.encode(part_changed(message, [msgspec.msgpack.decode(other)], random, EDGES))
     except OverflowError:
         return payload
-
-
-def _parts(message: Any) -> Iterator[Any]:
-    yield message
-    if isinstance(message, list):
-        for each in message:
-            yield from _parts(each)

@@ -50,7 +50,7 @@ def read_url(url: str, text: str) -> UrlSetting:
         parts = urlsplit(url)
         port = HTTP_PORT if parts.port is None else parts.port
     except ValueError as error:
-        raise ValueError(f"{told} is no URL: {error}") from None
+        raise ValueError(f"{told} is no URL: {shown(str(error))}") from None
     host = parts.hostname or ""
     if parts.scheme != "http" or parts.username is not None or parts.fragment or not is_host(host) or port == 0:
         raise ValueError(f"{told} is not as http://HOST[:PORT]/PATH")

@@ -127,7 +127,7 @@ def _parsed(data: bytes) -> Index:
 
 
 def _encoded(fields: dict[str, Any]) -> bytes:
-    data = json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode()
+    data = json.dumps(fields, separators=(",", ":")).encode()  # ASCII: half a character of theirs has no other form
     _parsed(data)  # what we write can be read again, by the limits too
     return data
 
