@@ -19,6 +19,7 @@ from p2pmirror.wire.network import Stream
 RECEIVE_BYTES = 16 << 10  # for heads and chunks; bodies of known length bring their own buffer
 INFORMATIONAL_MAX = 8  # an honest server sends one or two 1xx heads
 READ_STEP_BYTES = 256 << 10  # `read` grows its buffer by what came, not by what was announced
+QUOTED_CHARACTERS_MAX = 200  # of what is no HTTP, for a log
 
 
 class BadAnswer(PeerMisbehaved):
@@ -134,7 +135,7 @@ class ClientResponse:
                     raise Unreachable(f"{self._stream.remote} cut its answer short within a chunk")
                 self._parser.receive_data(data)
         except h11.RemoteProtocolError as error:
-            raise BadAnswer(f"{self._stream.remote} sent a body that is no HTTP: {error}") from None
+            raise BadAnswer(f"{self._stream.remote} sent a body that is no HTTP: {_short(error)}") from None
         if isinstance(event, h11.Data):
             self._early = memoryview(event.data)
             return self._take_early(buffer)
@@ -162,7 +163,7 @@ async def exchange(
     try:
         event = await _receive_head(parser, stream, address)
     except h11.RemoteProtocolError as error:
-        raise BadAnswer(f"{address} sent no HTTP: {error}") from None
+        raise BadAnswer(f"{address} sent no HTTP: {_short(error)}") from None
     return ClientResponse(stream, parser, event, method)
 
 
@@ -195,7 +196,12 @@ def _question(parser: h11.Connection, address: Address, method: str, target: str
         request = h11.Request(method=method, target=target, headers=fields)
         return (parser.send(request) or b"") + (parser.send(h11.EndOfMessage()) or b"")
     except (h11.LocalProtocolError, UnicodeEncodeError) as error:
-        raise BadRequest(f"{method} {target[:200]!r} cannot be said in HTTP: {error}") from None
+        raise BadRequest(f"{method} {target[:200]!r} cannot be said in HTTP: {str(error)[:QUOTED_CHARACTERS_MAX]}") from None
+
+
+def _short(error: h11.RemoteProtocolError) -> str:
+    """Return what h11 says, which may quote all that came."""
+    return str(error)[:QUOTED_CHARACTERS_MAX]
 
 
 def _joined(event: h11.Response) -> dict[str, str]:
