@@ -3,8 +3,9 @@
 Laws:
 - a request ends once, whatever ends it (its last byte, a client that left, a bug, a cancellation); nothing is logged
   before that;
-- how it ended is judged by who failed: `cut` is a source that failed in the middle, `left` a client that went away
-  (containerd does so on purpose when it reads a blob in ranges), `error` a bug or no source in reach.
+- how it ended is judged by who failed: `cut` is a source that failed in the middle or this agent, which stops, `left` a
+  client that went away (containerd does so on purpose when it reads a blob in ranges), `error` a bug or no source in
+  reach.
 """
 
 import logging
@@ -116,12 +117,16 @@ class Journal:
             body = response.body
             response.body = PumpBody(body.count, partial(self._pump, exchange, body), body.close)
         response.done = partial(self._done, exchange)
+        response.cut = partial(self._cut, exchange)
         return response
 
     def broke(self, exchange: Exchange, *, bug: bool) -> None:
-        """End an exchange that has no answer: a bug, which the server answers with 500, or a client that left."""
-        exchange.status, exchange.outcome = (500, "error") if bug else (0, "left")
+        """End an exchange that has no answer: a bug, which the server answers with 500, or this agent's own stop."""
+        exchange.status, exchange.outcome = (500, "error") if bug else (0, "cut")
         self._end(exchange)
+
+    def _cut(self, exchange: Exchange) -> None:
+        exchange.outcome = "cut"
 
     def _done(self, exchange: Exchange, sent: int, finished: bool) -> None:  # noqa: FBT001  # Response.done's shape
         exchange.bytes_sent = sent

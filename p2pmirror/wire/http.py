@@ -76,13 +76,15 @@ class Response:
 
     For HEAD the body is closed, not sent.
 
-    `done`, when given, is called once after the last byte with the bytes sent and whether the body was finished.
+    `done`, when given, is called once after the last byte with the bytes sent and whether the body was finished; before
+    it `cut`, when it is the server that ends the response: at its stop, not because of the client or the body.
     """
 
     status: int
     headers: dict[str, str] = field(default_factory=dict)
     body: Body = b""
     done: Callable[[int, bool], None] | None = None
+    cut: Callable[[], None] | None = None
 
 
 Handler = Callable[[Request], Awaitable[Response]]

@@ -186,6 +186,11 @@ class Connection:
                 finally:
                     sent = sink.sent
                 finished = sink.is_complete
+        except BaseException as error:
+            client_stood_still = trio.current_time() >= self._scope.deadline
+            if response.cut is not None and not isinstance(error, Exception) and not client_stood_still:
+                response.cut()
+            raise
         finally:
             _end(response, sent=sent, finished=finished)
         return finished

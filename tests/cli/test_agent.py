@@ -81,13 +81,14 @@ def test_a_second_signal_ends_it_at_once(start, layout):
     assert time.monotonic() - begun < 5
     assert code == 1
     assert not any("Traceback" in line for line in lines)
+    assert outcomes(lines) == ["cut"]
     rest = download.rest()
     assert len(rest) < len(DATA)
     assert DATA.startswith(rest)
 
 
 def test_a_download_beyond_the_grace_is_cut(start, layout):
-    """What is not finished within shutdown_grace is cut with a FIN; the exit code is 0."""
+    """What is not finished within shutdown_grace is cut with a FIN, and logged as cut; the exit code is 0."""
     agent = start(store=layout, upload_rate_max=SLOW, shutdown_grace="500ms")
     agent.running()
     agent.wait_ready()
@@ -97,8 +98,15 @@ def test_a_download_beyond_the_grace_is_cut(start, layout):
     rest = download.rest()
     assert DATA.startswith(rest)
     assert len(rest) < len(DATA)
-    assert agent.end()[0] == 0
+    code, lines = agent.end()
+    assert (code, outcomes(lines)) == (0, ["cut"])
     assert 0.4 < time.monotonic() - begun < 6
+
+
+def outcomes(lines):
+    """How each request for a blob that a line of the log tells of has ended."""
+    entries = [json.loads(line) for line in lines]
+    return [entry["outcome"] for entry in entries if entry["event"] == "request" and entry["bytes"] > 0]
 
 
 @pytest.mark.parametrize("key", ["registry_addr", "router_addr", "observability_addr"])

@@ -250,7 +250,7 @@ async def test_a_peer_is_known_by_its_header(bench):
 
 
 async def test_a_cancelled_request_is_cancelled_and_ended(bench, autojump_clock):
-    """Cancellation passes through, and the request is counted as left, once, with none in flight."""
+    """Only a stop cancels a handler: it passes through, and the request is counted as cut, once."""
 
     async def never(want, trail):
         await trio.sleep_forever()
@@ -259,5 +259,5 @@ async def test_a_cancelled_request_is_cancelled_and_ended(bench, autojump_clock)
     with trio.move_on_after(1) as scope:
         await bench.ask(BLOB)
     assert scope.cancelled_caught
-    assert bench.metric("requests_total", kind="blob", source="none", outcome="left") == 1
+    assert bench.metric("requests_total", kind="blob", source="none", outcome="cut") == 1
     assert bench.metric("in_flight_requests") == 0

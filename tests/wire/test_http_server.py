@@ -41,13 +41,18 @@ class Ends:
 
     def __init__(self):
         self.done = []
+        self.cuts = 0
         self.closes = 0
 
     def close(self):
         self.closes += 1
 
+    def cut(self):
+        self.cuts += 1
+
     def pumping(self, count, pump, status=200):
-        return Response(status, body=PumpBody(count, pump, self.close), done=lambda *told: self.done.append(told))
+        body = PumpBody(count, pump, self.close)
+        return Response(status, body=body, done=lambda *told: self.done.append(told), cut=self.cut)
 
 
 @pytest.fixture(params=["pipes", "sockets", "world"])
@@ -633,7 +638,7 @@ async def test_drain_closes_the_idle_and_finishes_the_running(autojump_clock):
 
 
 async def test_drain_cuts_at_the_deadline(autojump_clock):
-    """What is not finished by then ends with a FIN short of its length."""
+    """What is not finished by then ends with a FIN short of its length, and is told that it was cut."""
     ends = Ends()
 
     async def pump(sink):
@@ -648,7 +653,7 @@ async def test_drain_cuts_at_the_deadline(autojump_clock):
         await host.server.drain(start + 20)
         assert 20 <= trio.current_time() - start <= 23
         assert await read_to_fin(stream) == answer("200 OK", body=b"abc", length=5)
-    assert (ends.done, ends.closes) == ([(3, False)], 1)
+    assert (ends.done, ends.closes, ends.cuts) == ([(3, False)], 1, 1)
 
 
 async def test_drain_of_a_server_that_does_not_run_returns():
@@ -673,7 +678,7 @@ async def test_cancelled_servers_end_their_responses_with_fin(place):
     assert got.endswith(b"abc")
     assert await read_to_fin(stream) == b""
     await stream.aclose()
-    assert (ends.done, ends.closes) == ([(3, False)], 1)
+    assert (ends.done, ends.closes, ends.cuts) == ([(3, False)], 1, 1)
 
 
 async def test_a_server_cancelled_at_any_point_leaves_nothing(caplog):
