@@ -5,10 +5,11 @@ so that a new peer is tried. The choice is the best of two drawn at random (M. M
 in Randomized Load Balancing, 2001): as good as knowing all of them, without everybody choosing the same one.
 """
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
+from statistics import median
 
 from p2pmirror.oci import Digest
 from p2pmirror.wire.identity import NodeId
@@ -20,6 +21,8 @@ BANS_MAX = 10_000  # a whole cluster of liars for some dozens of layers; the old
 PEERS_MAX = 10_000  # nodes that are remembered; the one that was not used for the longest time goes first
 FAILURE_S = 5.0  # a peer that failed is the last choice this long: a restart takes about as much
 RATE_WEIGHT = 0.3  # of the newest measurement in the moving average: three transfers make most of it
+RATES_MAX = 100  # transfers whose median is the usual rate: a few pulls, so that it follows the hour of the day
+RATED_BYTES_MIN = 256 * 1024  # less tells more about a round trip than about a rate
 
 
 @dataclass(slots=True)
@@ -37,10 +40,11 @@ class Scores:
         self._random = random
         self._peers: OrderedDict[NodeId, _Peer] = OrderedDict()
         self._bans: OrderedDict[tuple[NodeId, Digest], float] = OrderedDict()
+        self._rates: deque[float] = deque(maxlen=RATES_MAX)
 
-    def ban(self, node_id: NodeId, digest: Digest, now: float) -> None:
-        """Do not ask this node for this digest for `BAN_S` seconds."""
-        self._bans[node_id, digest] = now + BAN_S
+    def ban(self, node_id: NodeId, digest: Digest, now: float, seconds: float = BAN_S) -> None:
+        """Do not ask this node for this digest for some seconds; a longer ban is not made shorter."""
+        self._bans[node_id, digest] = max(now + seconds, self._bans.get((node_id, digest), 0.0))
         self._bans.move_to_end((node_id, digest))
         while len(self._bans) > BANS_MAX:
             self._bans.popitem(last=False)
@@ -64,6 +68,12 @@ class Scores:
         if count > 0 and seconds > 0:
             rate = count / seconds
             peer.rate = rate if peer.rate is None else (1 - RATE_WEIGHT) * peer.rate + RATE_WEIGHT * rate
+            if count >= RATED_BYTES_MIN:
+                self._rates.append(rate)
+
+    def usual_rate(self) -> float | None:
+        """Return the median rate of the last transfers of some size, bytes per second; None before there was one."""
+        return median(self._rates) if self._rates else None
 
     def failed(self, node_id: NodeId, now: float) -> None:
         """Make this node the last choice for `FAILURE_S` seconds."""

@@ -24,7 +24,9 @@ class ResolveMetrics:
             registry=registry,
         )
         self.stalls = Counter(
-            "p2pmirror_resolve_stalls_total", "Sources that stopped sending for a second.", registry=registry
+            "p2pmirror_resolve_stalls_total",
+            "Sources that were left because they sent nothing for a second, or too little.",
+            registry=registry,
         )
         self.wrong_digests = Counter(
             "p2pmirror_resolve_wrong_digests_total",

@@ -5,11 +5,11 @@ an answer is given only when its source has answered and its length is known.
 """
 
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import trio
 
-from p2pmirror.errors import NotHere, PeerMisbehaved, Unreachable
+from p2pmirror.errors import NotHere, Unreachable
 from p2pmirror.oci import DOCUMENT_BYTES_MAX, Descriptor, Digest, Invalid, blob_path, media_type_of
 from p2pmirror.peers.protocol import Answer, Question
 from p2pmirror.resolve.confirmed import Confirmed
@@ -19,9 +19,10 @@ from p2pmirror.resolve.metrics import ResolveMetrics
 from p2pmirror.resolve.protocol import Transfer
 from p2pmirror.resolve.race import RaceOptions, Sources, Won
 from p2pmirror.resolve.relay import Relay
+from p2pmirror.resolve.small import SMALL_BYTES_MAX, read_small
 from p2pmirror.resolve.tags import TagOptions, Tags
 from p2pmirror.resolve.through import Through
-from p2pmirror.resolve.want import Arriving, Content, Found, Held, Listing, Trail, Want
+from p2pmirror.resolve.want import Arriving, Content, Found, Held, InHand, Listing, Trail, Want
 from p2pmirror.store.protocol import Blob, Store
 from p2pmirror.wire.identity import NodeId
 from p2pmirror.wire.ranges import parse_range
@@ -141,7 +142,7 @@ class MirrorResolver:
             return await self._manifests.fetch(want, digest, trail)
         if want.head:
             return await self._told(want, digest, trail)
-        return await self._relay(want, digest, trail)
+        return await self._blob(want, digest, trail)
 
     async def _told(self, want: Want, digest: Digest, trail: Trail) -> Arriving:
         """Return what a peer says of a blob, without bytes."""
@@ -153,32 +154,45 @@ class MirrorResolver:
         trail.peers.append(won.provider.node_id)
         return Arriving(content, 0, content.size, _nothing, _close_nothing)
 
-    async def _relay(self, want: Want, digest: Digest, trail: Trail) -> Arriving:
-        """Open the blob at a peer, from the byte that the client wants."""
-        start, end = 0, None
+    async def _blob(self, want: Want, digest: Digest, trail: Trail) -> InHand | Arriving:
+        """Open the blob at a peer, from the byte that the client wants; a small one is read and verified at once."""
+        span = None
         if want.byte_range is not None:
             told = await self._told(want, digest, Trail())
             span = parse_range(want.byte_range, told.content.size)
-            if span is not None:
-                start, end = span.offset, span.offset + span.count
-        path = blob_path(want.repository, digest)
+        start = 0 if span is None else span.offset
+        question = Question(blob_path(want.repository, digest), want.registry, offset=start)
+        won = await self._sources.first(digest, question, trail)
+        trail.source = "peer"
+        if start == 0 and won.answer.size <= SMALL_BYTES_MAX:
+            read = await read_small(won, digest, question, sources=self._sources, trail=trail, metrics=self._metrics)
+            if isinstance(read, InHand):
+                return read
+            won = read
+        try:
+            end = _end(want, start, won.answer)
+        except BaseException:
+            won.answer.close()
+            raise
+        return self._relay(want, question, won, start=start, end=end, content=_content(digest, won.answer), trail=trail)
 
+    def _relay(
+        self, want: Want, question: Question, won: Won, *, start: int, end: int, content: Content, trail: Trail
+    ) -> Arriving:
         async def reopen(offset: int, without: AbstractSet[NodeId]) -> Won:
             def check(answer: Answer) -> None:
-                if answer.size != content.size:
-                    raise PeerMisbehaved(f"{digest} has {content.size} bytes, and a peer says {answer.size}")
+                if answer.size != content.size:  # one of two is wrong, and only the digest will say which
+                    raise NotHere(f"{content.digest} has {content.size} bytes, and a peer says {answer.size}")
 
-            question = Question(path, want.registry, offset=offset)
-            return await self._sources.first(digest, question, trail, check=check, without=without)
+            return await self._sources.first(
+                content.digest, replace(question, offset=offset), trail, check=check, without=without
+            )
 
-        first = await self._sources.first(digest, Question(path, want.registry, offset=start), trail)
-        content = _content(digest, first.answer)
-        trail.source = "peer"
         relay = Relay(
             content,
             start,
-            content.size if end is None else end,
-            first,
+            end,
+            won,
             reopen=reopen,
             sources=self._sources,
             trail=trail,
@@ -191,7 +205,17 @@ class MirrorResolver:
             relay.close()
             self._relays.pop(relay, None)
 
-        return Arriving(content, start, content.size if end is None else end, relay.pump, close)
+        return Arriving(content, start, end, relay.pump, close)
+
+
+def _end(want: Want, start: int, answer: Answer) -> int:
+    """Return where the wanted part ends; raises `NotHere` when peers do not agree on where it begins."""
+    span = None if want.byte_range is None else parse_range(want.byte_range, answer.size)
+    if span is None:
+        return answer.size
+    if span.offset != start:
+        raise NotHere("peers do not agree on the length")
+    return span.offset + span.count
 
 
 async def _held(want: Want, blob: Blob) -> Held:

@@ -43,6 +43,7 @@ class ScriptedAnswer:
         self._position = question.offset
         self._peers = peers
         self._open = True
+        self._has_stalled = False
         peers.open += 1
         self.size = len(script.data) if script.size is None else script.size
         self.media_type = script.media_type
@@ -51,8 +52,9 @@ class ScriptedAnswer:
     async def receive_into(self, buffer: memoryview) -> int:
         script = self._script
         await trio.sleep(script.chunk_s)
-        if script.stall_at is not None and self._position >= script.stall_at:
+        if script.stall_at is not None and self._position >= script.stall_at and not self._has_stalled:
             await trio.sleep(script.stall_s)
+            self._has_stalled = True
         if script.break_at is not None and self._position >= script.break_at:
             if script.break_once:
                 script.break_at = None
