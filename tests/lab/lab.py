@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Callable, Sequence
-from typing import Self
+from typing import Protocol, Self
 
 import trio
 
@@ -22,6 +22,14 @@ from tests.lab.registry import NAME, Registry
 
 REGISTRY_NUMBER = 254  # the last part of the registry's address; nodes count from 1
 _numbers = itertools.count()
+
+
+class Shown(Protocol):
+    """Whatever has processes whose logs are shown when a test fails."""
+
+    def logs(self) -> list[tuple[str, str]]:
+        """Return the name and the end of the log of each process."""
+        ...
 
 
 class Node:
@@ -115,7 +123,7 @@ class Lab:
         sweep.remove(self._prefix, self.directory)
 
 
-running: list[Lab] = []  # those whose logs are shown when a test fails
+running: list[Shown] = []  # those whose logs are shown when a test fails
 
 
 async def at_once(*calls: Callable[[], object]) -> list[BaseException | None]:
