@@ -206,7 +206,7 @@ class Node:
             options=FrontOptions(
                 default_registry=config.default_registry,
                 registries_only=config.registries_only,
-                registries=config.registries,
+                registries=config.registries.configured,
                 fallback=config.fallback,
             ),
             metrics=front_metrics,

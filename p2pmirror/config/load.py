@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from p2pmirror.config.model import BadSetting, Config
+from p2pmirror.config.registries import without_secrets
 from p2pmirror.config.settings import SETTINGS, Setting, containerd_store
 
 FILE_BYTES_MAX = 256 * 1024  # a settings file of some hundred registries has 20 KiB
@@ -29,7 +30,7 @@ def load(environ: Mapping[str, str], flags: Mapping[str, str], file: Path | None
     texts |= _from_environment(environ)
     texts |= flags
     values = {key: _value(_BY_KEY[key], text) for key, text in texts.items()}
-    return _config(values)
+    return _config(values, environ.get("PATH", ""))
 
 
 def _from_file(file: Path) -> dict[str, object]:
@@ -63,7 +64,7 @@ def _value(setting: Setting, given: object) -> object:
     try:
         return setting.read(_texts(setting, given) if setting.many else _text(given))
     except ValueError as error:
-        raise BadSetting(setting.key, given, str(error)) from None
+        raise BadSetting(setting.key, without_secrets(given), str(error)) from None
 
 
 def _text(given: object) -> str:
@@ -77,27 +78,15 @@ def _text(given: object) -> str:
     raise ValueError("a text, a number of 64 bits, true or false")
 
 
-def _texts(setting: Setting, given: object) -> list[str]:
+def _texts(setting: Setting, given: object) -> list[Any]:
     if isinstance(given, str):
         return [part for each in given.split(",") if (part := each.strip())]
     if not isinstance(given, list):
         raise ValueError("a list")
-    return [_registry_name(each) if setting.key == "registries" else _text(each) for each in given]
+    return given if setting.key == "registries" else [_text(each) for each in given]
 
 
-def _registry_name(entry: object) -> str:
-    """Return the name in one `[[registries]]` table."""
-    if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
-        raise ValueError('tables with a name: [[registries]] name = "ghcr.io"')
-    for key, value in entry.items():
-        if key not in {"name", "mode"}:
-            raise ValueError(f"tables of name and mode, without {key!r}")
-        if key == "mode" and value != "peers":
-            raise ValueError(f'tables whose mode is "peers", not {value!r}')
-    return str(entry["name"])
-
-
-def _config(values: dict[str, Any]) -> Config:
+def _config(values: dict[str, Any], helper_path: str) -> Config:
     store = containerd_store(values) if values["store"] == "containerd" else values["store"]
     if values["allowed_clients"] and values["peer_key_file"] is None:
         shown = ",".join(map(str, values["allowed_clients"]))
@@ -123,6 +112,7 @@ def _config(values: dict[str, Any]) -> Config:
         default_registry=values["default_registry"],
         registries_only=values["registries_only"],
         registries=values["registries"],
+        helper_path=helper_path,
         upload_rate_max=values["upload_rate_max"],
         shutdown_grace_s=values["shutdown_grace"],
         log_level=values["log_level"],

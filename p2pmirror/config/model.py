@@ -8,6 +8,7 @@ from typing import Literal
 from p2pmirror.errors import MirrorError
 from p2pmirror.oci.filters import Filters
 from p2pmirror.routing.bootstrap import BootstrapSetting
+from p2pmirror.upstream.registries import Registries
 from p2pmirror.wire.address import Address
 
 
@@ -75,12 +76,13 @@ class Config:
     fallback: bool
     default_registry: str
     registries_only: bool
-    registries: frozenset[str]
+    registries: Registries
     upload_rate_max: int  # bytes per second, 0 = none
     shutdown_grace_s: float
     log_level: str
     log_format: Literal["json", "text"]
     peer_key_file: Path | None = None  # None: a cluster without a key
+    helper_path: str = ""  # where credential helpers are looked for, as PATH
     allowed_clients: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...] = ()
     first_byte_timeout_s: float = 2.0
     tag_ttl_s: float = 0.0

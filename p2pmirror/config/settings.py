@@ -14,10 +14,11 @@ from typing import Any
 
 from p2pmirror.config.model import ContainerdStore, LayoutStore
 from p2pmirror.config.quantities import parse_duration, parse_size, parse_switch
-from p2pmirror.oci import Invalid, canonical_registry, check_registry
+from p2pmirror.config.registries import read_name, read_registries
 from p2pmirror.oci.filters import Filters
 from p2pmirror.routing import bootstrap
 from p2pmirror.routing.dht.messages import ZONE_CHARS_MAX
+from p2pmirror.upstream.registries import Registries
 from p2pmirror.wire.address import Address, split_host_port
 
 REGISTRY_PORT = 29999
@@ -135,15 +136,8 @@ def _retries(text: str) -> int:
     return int(text)
 
 
-def _registry(text: str) -> str:
-    try:
-        return canonical_registry(check_registry(text))
-    except Invalid as error:
-        raise ValueError(f"a registry's name such as docker.io or ghcr.io ({error})") from None
-
-
-def _registries(texts: list[str]) -> frozenset[str]:
-    return frozenset(_registry(text) for text in texts)
+def _registries(entries: list[object]) -> Registries:
+    return read_registries(entries, _path_or_none)
 
 
 def _level(text: str) -> str:
@@ -216,9 +210,15 @@ SETTINGS = (
         many=True,
     ),
     Setting("fallback", "true", parse_switch, "containerd has another host to go to: say 404 when in trouble"),
-    Setting("default_registry", "docker.io", _registry, "the registry of requests that name none"),
+    Setting("default_registry", "docker.io", read_name, "the registry of requests that name none"),
     Setting("registries_only", "false", parse_switch, "answer only for the configured registries"),
-    Setting("registries", "", _registries, "the configured registries: names such as ghcr.io", many=True),
+    Setting(
+        "registries",
+        "",
+        _registries,
+        "the configured registries: names such as ghcr.io, which are fetched from; tables with more in the file",
+        many=True,
+    ),
     Setting("upload_rate_max", "0", parse_size, "bytes per second that this node sends to peers; 0 = no limit"),
     Setting("shutdown_grace", "20s", parse_duration, "how long running responses may take at a stop"),
     Setting("log_level", "INFO", _level, "DEBUG, INFO, WARNING or ERROR"),

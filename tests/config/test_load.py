@@ -43,7 +43,7 @@ def test_lists_are_arrays_in_the_file_and_commas_elsewhere(tmp_path: Path) -> No
         assert config.filters.allows("docker.io/library/nginx:1")
         assert not config.filters.allows("docker.io/secret/x")
         assert not config.filters.allows("ghcr.io/a/b")
-        assert config.registries == {"ghcr.io"}
+        assert config.registries.configured == {"ghcr.io"}
 
 
 def test_native_values_of_toml_are_read_like_texts(tmp_path: Path) -> None:
@@ -131,8 +131,8 @@ def test_a_long_wrong_value_is_shortened() -> None:
         ("filters = [[1]]\n", "filters"),
         ("zone =\n", "TOML"),
         ("[[registries]]\nmode = 'peers'\n", "name"),
-        ("[[registries]]\nname = 'ghcr.io'\nmode = 'through'\n", "through"),
-        ("[[registries]]\nname = 'ghcr.io'\nurl = 'https://x'\n", "url"),
+        ("[[registries]]\nname = 'ghcr.io'\nmode = 'pull'\n", "as mode through or peers, not 'pull'"),
+        ("[[registries]]\nname = 'ghcr.io'\ncolour = 'blue'\n", "colour"),
         ("x = " + "[" * 5000, "TOML"),
     ],
 )
