@@ -83,9 +83,10 @@ class MirrorResolver:
             self._metrics.missed.observe(trio.current_time() - began)
             if through is None:
                 raise
-            return await self._from_registry(through, want, digest, trail)
-        self._metrics.found.observe(trio.current_time() - began)
-        return found
+        else:
+            self._metrics.found.observe(trio.current_time() - began)
+            return found
+        return await self._from_registry(through, want, digest, trail)
 
     async def tags(self, listing: Listing, trail: Trail) -> list[str]:
         """List tags; see `protocol.Resolver`."""
