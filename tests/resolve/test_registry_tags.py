@@ -124,7 +124,7 @@ async def test_an_absent_tag_is_not_asked_for_again_at_once(autojump_clock: Any)
 
 @pytest.mark.parametrize("status", [401, 403])
 async def test_a_repository_that_is_denied(autojump_clock: Any, status: int) -> None:
-    """Clients are sent to the registry at once, with secrets of their own; nobody stands in; later it is asked again."""
+    """Clients are sent there at once, with secrets of their own; nobody stands in, and later it is asked again."""
     async with World() as world:
         world.say_peer("1", TagClaim(Digest.of(OLD), mediatype.OCI_MANIFEST, len(OLD), 5.0, confirmed=True))
         world.conduct.status = status
