@@ -82,7 +82,17 @@ def describe(report: demo.Report) -> list[str]:
     came = f"{size(pulled)} came from peers, every byte verified by sha256"
     responses = "1 response" if report.resumed == 1 else f"{report.resumed} responses"
     went_on = f"{responses} went on from another node after node 1 was killed"
-    lines = [*table(head, rows), "", f"{came}; {went_on}"]
+    cold = report.cold
+    fetched = f"{cold.manifests_fetched} of the {cold.manifests_max} manifests that it gives in six hours"
+    copies = (
+        f"{cold.pulls} pulls of an image of {size(cold.image_bytes)} took {cold.copies:.2f} copies from its registry"
+    )
+    lines = [
+        *table(head, rows),
+        "",
+        f"{came}; {went_on}",
+        f"{copies}, in {cold.upstream_requests} requests, and {fetched}",
+    ]
     return lines + (_how_to_end(report.kept) if report.kept is not None else [])
 
 

@@ -15,7 +15,7 @@ import trio
 from prometheus_client.parser import text_string_to_metric_families
 
 from p2pmirror.demo.failed import DemoFailed
-from p2pmirror.demo.place import Place
+from p2pmirror.demo.place import UPSTREAM, UPSTREAM_NAME, Place
 from p2pmirror.errors import MirrorError, Unreachable
 from p2pmirror.wire.http_client import HttpClient
 
@@ -32,6 +32,13 @@ import ctypes, os, sys
 ctypes.CDLL(None).prctl(1, 9)
 if os.getppid() == int(sys.argv[1]):
     os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
+"""
+# The demo's registry has a private address and no TLS, which only a table in a file allows.
+_REGISTRIES: Final = f"""
+[[registries]]
+name = "{UPSTREAM_NAME}"
+url = "http://{UPSTREAM}"
+private_addresses = true
 """
 _AGENT: Final = ("-m", "p2pmirror", "agent")
 
@@ -53,6 +60,7 @@ class Agent:
         The kernel means the thread when it says parent.
         """
         self.place.directory.mkdir(parents=True, exist_ok=True)
+        self.place.settings.write_text(_REGISTRIES)
         with self.place.log.open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, *_AGENT] if keep else [sys.executable, "-c", _BECOME, str(os.getpid()), *_AGENT],
@@ -156,6 +164,8 @@ def _environment(place: Place, routers: list[str], upload_rate: str) -> Mapping[
         "data_dir": str(place.directory / "data"),
         "bootstrap": f"static:{','.join(routers)}",
         "upload_rate_max": upload_rate,
+        "cache_dir": str(place.cache),
+        "config": str(place.settings),
         "log_format": "text",
     }
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("P2PMIRROR_")}

@@ -14,6 +14,8 @@ from p2pmirror.demo.failed import DemoFailed
 from p2pmirror.wire.address import Address
 
 NODES: Final = 5
+UPSTREAM_NAME: Final = "cold.example"
+UPSTREAM: Final = Address("127.0.0.7", 5000)  # the demo's own registry
 SLACK_BYTES: Final = 64 << 20  # 64 MiB: logs, the other platform's layers, what file systems keep for themselves
 _DISK: Final = "/var/tmp"  # noqa: S108  # unlike /tmp it is never in memory; mkdtemp makes a name of its own in it
 
@@ -47,6 +49,16 @@ class Place:
         return self.directory / "images"
 
     @property
+    def cache(self) -> Path:
+        """What its agent keeps of what it fetched from registries."""
+        return self.directory / "cache"
+
+    @property
+    def settings(self) -> Path:
+        """The settings that only a file can hold."""
+        return self.directory / "agent.toml"
+
+    @property
     def log(self) -> Path:
         """What its agent prints."""
         return self.directory / "agent.log"
@@ -58,7 +70,7 @@ def places(directory: Path) -> list[Place]:
 
 
 def make_directory(image_bytes: int) -> Path:
-    """Make a directory on disk with room for the image on every node. Raises `DemoFailed`."""
+    """Make a directory on disk with room for images of so many bytes on every node. Raises `DemoFailed`."""
     needed = NODES * image_bytes + SLACK_BYTES
     parent = Path(os.environ.get("TMPDIR") or (_DISK if os.access(_DISK, os.W_OK) else tempfile.gettempdir()))
     try:
@@ -75,15 +87,18 @@ def make_directory(image_bytes: int) -> Path:
 
 def check_ports(nodes: list[Place]) -> None:
     """Raise `DemoFailed`, naming each, when one of the addresses cannot be listened on."""
-    taken = []
+    wanted = [(socket.SOCK_STREAM, "TCP", UPSTREAM)]
     for node in nodes:
-        for kind, protocol, address in (
+        wanted += [
             (socket.SOCK_STREAM, "TCP", node.registry),
             (socket.SOCK_DGRAM, "UDP", node.router),
             (socket.SOCK_STREAM, "TCP", node.observability),
-        ):
-            if reason := _complaint(kind, address):
-                taken.append(f"  {address} {protocol}: {reason}")
+        ]
+    taken = [
+        f"  {address} {protocol}: {reason}"
+        for kind, protocol, address in wanted
+        if (reason := _complaint(kind, address)) is not None
+    ]
     if taken:
         raise DemoFailed("\n".join(["the demo cannot listen where its agents should:", *taken, _hint()]))
 

@@ -59,11 +59,29 @@ class NodeReport:
 
 
 @dataclass(frozen=True, slots=True)
+class ColdReport:
+    """How the pull of an image went that no node had: what its registry was asked and gave, for `pulls` pulls."""
+
+    image_bytes: int
+    pulls: int
+    upstream_bytes: int
+    upstream_requests: int
+    manifests_fetched: int  # those that count against the registry's quota
+    manifests_max: int
+
+    @property
+    def copies(self) -> float:
+        """How often the registry gave the image."""
+        return self.upstream_bytes / self.image_bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """How a demo went that went well: every pulled byte was verified by sha256."""
 
     image_bytes: int
     nodes: list[NodeReport]
+    cold: ColdReport
     seconds: float
     kept: "Kept | None"
 
@@ -80,6 +98,9 @@ class Report:
             "pulled_nodes": len(self.nodes),
             "from_peers_bytes": sum(sum(node.from_node.values()) for node in self.nodes),
             "resumed": self.resumed,
+            "upstream_bytes": self.cold.upstream_bytes,
+            "upstream_copies": round(self.cold.copies, 3),
+            "upstream_requests": self.cold.upstream_requests,
             "verified": True,
             "seconds": round(self.seconds, 1),
         }

@@ -19,9 +19,10 @@ from p2pmirror.demo.agents import POLL_S, Agent
 from p2pmirror.demo.failed import DemoFailed
 from p2pmirror.demo.image import Image, put_image
 from p2pmirror.demo.interruption import interruptible
-from p2pmirror.demo.place import NODES, check_ports, make_directory, places
+from p2pmirror.demo.place import NODES, UPSTREAM, UPSTREAM_NAME, check_ports, make_directory, places
 from p2pmirror.demo.pulling import Progress, Puller
-from p2pmirror.demo.report import Display, Kept, NodeReport, NodeView, Options, Report, State
+from p2pmirror.demo.report import ColdReport, Display, Kept, NodeReport, NodeView, Options, Report, State
+from p2pmirror.demo.upstream import MANIFESTS_MAX, Upstream
 from p2pmirror.demo.verifying import verify
 from p2pmirror.errors import MirrorError
 from p2pmirror.oci import Invalid, TagName
@@ -31,6 +32,8 @@ from p2pmirror.wire.hosts import HostNetwork
 from p2pmirror.wire.http_client import ClientOptions, HttpClient
 
 NAME: Final = TagName("registry.example", "demo/app", "1")  # a registry that nobody can reach: peers or nothing
+COLD: Final = TagName(UPSTREAM_NAME, "demo/cold", "1")  # of the demo's own registry
+COLD_PART: Final = 8  # how many times smaller than the first image the second is
 SEED: Final = "p2pmirror-demo"
 KNOWN_S: Final = 30.0  # until the others know what a node has: a second of polling, hashing, a few datagrams
 KILL_POLL_S: Final = 0.02  # a layer of 12 MiB takes 100 times as long
@@ -42,7 +45,7 @@ async def run(options: Options, display: Display) -> Report:
     """Run the demo. Raises `DemoFailed`, also for Ctrl-C. Call it from the main thread. Leaves nothing unless asked."""
     check_ports(places(Path()))
     display.stage("looking for room on the disk")
-    directory = make_directory(options.mib << 20)
+    directory = make_directory((options.mib + 3 * _cold_mib(options)) << 20)  # in a store, in a cache, in the registry
     client = HttpClient(HostNetwork(), ClientOptions())
     demo = _Demo(options, display, directory, client)
     with _removed_unless_kept(demo):
@@ -67,6 +70,7 @@ class _Demo:
         self._display = display
         self._client = client
         self._files = HostFiles()
+        self._network = HostNetwork()
         self._image: Image | None = None
         self._progress: dict[int, Progress] = {}
 
@@ -85,11 +89,13 @@ class _Demo:
             await self._until_known(image, second, rest)
             await self._pull_together(image, first, rest)
             self._show_once()
-            self._display.stage("reading every pulled byte again and hashing it")
-            await verify([agent.place for agent in (second, *rest)], image.pulled)
             nodes = await self._reports()
+            cold, cold_image = await self._pull_cold(second, rest)
+            self._display.stage("reading every pulled byte again and hashing it")
+            await verify([agent.place for agent in (second, *rest)], [*image.pulled, *cold_image.pulled])
             nursery.cancel_scope.cancel()
-        report = Report(image.bytes, nodes, trio.current_time() - began, self._kept() if self.options.keep else None)
+        seconds, kept = trio.current_time() - began, self._kept() if self.options.keep else None
+        report = Report(image.bytes, nodes, cold, seconds, kept)
         if not report.resumed:
             raise DemoFailed("no response went on from another peer, although node 1 was killed while it was sending")
         self.succeeded = True
@@ -124,6 +130,29 @@ class _Demo:
             for agent in others:
                 nursery.start_soon(self._pull, image, agent)
             await self._kill_half_way(image, first, others)
+
+    async def _pull_cold(self, first: Agent, others: list[Agent]) -> tuple[ColdReport, Image]:
+        """Pull an image that only a registry has, through one node, and then by the others."""
+        self._display.stage(f"making an image of {_cold_mib(self.options)} MiB in a registry at {UPSTREAM}")
+        upstream = Upstream(UPSTREAM, self.directory / "registry", self._files)
+        writer = LayoutWriter(self.directory / "registry", self._files)
+        await writer.prepare()
+        image = upstream.image = await put_image(writer, COLD, _cold_mib(self.options) << 20, f"{SEED}-cold")
+        async with trio.open_nursery() as nursery:
+            await nursery.start(upstream.run, self._network)
+            self._display.stage(f"node {first.place.number} pulls it through its agent, which fetches it with a token")
+            await self._pull(image, first)
+            await self._until_known(image, first, others)
+            self._display.stage("nodes 3, 4 and 5 pull it from there")
+            await _all([partial(self._pull, image, agent) for agent in others])
+            nursery.cancel_scope.cancel()
+        pulls = 1 + len(others)
+        report = ColdReport(
+            image.bytes, pulls, upstream.sent_bytes, upstream.requests, upstream.manifests, MANIFESTS_MAX
+        )
+        if upstream.sent_bytes > 2 * image.bytes:
+            raise DemoFailed(f"{pulls} pulls took {report.copies:.1f} copies from the registry, and one is enough")
+        return report, image
 
     async def _kill_half_way(self, image: Image, victim: Agent, others: list[Agent]) -> None:
         half = len(others) * image.bytes // 2
@@ -215,6 +244,10 @@ class _Demo:
     def _kept(self) -> Kept:
         living = [(agent.place, agent.pid) for agent in self.agents if agent.pid is not None]
         return Kept([place for place, _ in living], [pid for _, pid in living], self.directory)
+
+
+def _cold_mib(options: Options) -> int:
+    return max(1, options.mib // COLD_PART)
 
 
 def _seconds(progress: Progress, now: float) -> float:

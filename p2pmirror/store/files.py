@@ -79,9 +79,7 @@ class Writer(Protocol):
         """Make sure of room for `size` bytes, which read as zeros until they are written. Raises `StoreFull`."""
         ...
 
-    async def write_at(
-        self, offset: int, data: bytes | bytearray | memoryview, hasher: Hasher | None = None
-    ) -> None:
+    async def write_at(self, offset: int, data: bytes | bytearray | memoryview, hasher: Hasher | None = None) -> None:
         """Write all of `data` at `offset`, and feed it to `hasher` in the same thread once it is written.
 
         Raises `StoreFull`. Cancelled before it began or not at all. `data` must not change meanwhile.

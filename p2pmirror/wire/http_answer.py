@@ -196,7 +196,9 @@ def _question(parser: h11.Connection, address: Address, method: str, target: str
         request = h11.Request(method=method, target=target, headers=fields)
         return (parser.send(request) or b"") + (parser.send(h11.EndOfMessage()) or b"")
     except (h11.LocalProtocolError, UnicodeEncodeError) as error:
-        raise BadRequest(f"{method} {target[:200]!r} cannot be said in HTTP: {str(error)[:QUOTED_CHARACTERS_MAX]}") from None
+        raise BadRequest(
+            f"{method} {target[:200]!r} cannot be said in HTTP: {str(error)[:QUOTED_CHARACTERS_MAX]}"
+        ) from None
 
 
 def _short(error: h11.RemoteProtocolError) -> str:

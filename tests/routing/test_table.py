@@ -114,13 +114,15 @@ def test_whom_it_would_keep() -> None:
     assert set(nearest(strangers, OWN, 8)) <= set(kept)
 
 
-def test_places_are_free_again_when_a_cluster_has_shrunk() -> None:
-    """Once half of the places are free the table counts nobody as turned away any more."""
+def test_a_table_of_a_cluster_that_has_shrunk_is_not_believed_before_others_were_asked() -> None:
+    """Once half of the places are free the table says so, and knows nobody's neighbours until it is told to."""
     table, _ = filled(1000, contacts=100)
-    assert any(bucket.turned_away for bucket in table.buckets)
+    assert not table.is_sparse
     for contact in table.contacts()[:50]:
         table.forget(contact.id)
-    assert not any(bucket.turned_away for bucket in table.buckets)
+    assert (table.is_sparse, table.knows_all) == (True, False)
+    table.trust()
+    assert (table.is_sparse, table.knows_all) == (False, True)
 
 
 def test_pages_are_in_the_order_of_ids() -> None:

@@ -30,6 +30,7 @@ PROVIDERS_MAX = 256  # providers of one lookup: 8 holders with a sample of 16 ea
 HANDED_OUT_MAX = 4096  # providers for which it is remembered who named them, for `failed`
 REPORT_S = 0.5  # telling a holder that a dial failed
 
+
 class Finder:
     """Looks keys up while a router runs; its lookups live in the router's nursery."""
 

@@ -28,6 +28,7 @@ PAGE_S = 0.5  # a page of members; repeated meanwhile
 LEARNT_MAX = 2 * CONTACTS_MAX  # members read from one teacher: nobody has more contacts than half of this
 MEET_ALL_S = 2.0  # pinging everybody who was learnt; stragglers are met later
 RETRY_S_MIN, RETRY_S_MAX = 0.5, 30.0  # pauses while alone: members may start in this second, or tomorrow
+LEARN_AGAIN_S = 5.0  # between two looks for those who have a place since the cluster has shrunk
 EXCHANGE_S = 30.0  # read a page of a member's list, both at random: finds in time what news has missed
 BOOTSTRAP_S = 300.0  # knock again although not alone: two halves of a cluster that never met
 NEIGHBOURS_S = 300.0  # look up oneself: in a cluster too large to be known, finds the neighbours that came since
@@ -46,6 +47,7 @@ class Join:
         self._bootstrap = bootstrap
         self._wake = trio.Event()
         self._knock_now = False
+        self._learns_again = False  # because the cluster has shrunk
         self.joined = False
 
     async def run(self) -> None:
@@ -58,15 +60,19 @@ class Join:
             await self._stay()
 
     def changed(self) -> None:
-        """Look whether this node is alone now."""
-        if not len(self._view.table):
+        """Look whether this node is alone now, or knows few of those that are left."""
+        table = self._view.table
+        if not len(table):
+            self._wake.set()
+        elif not self._learns_again and table.is_sparse:
+            self._learns_again = True
             self._wake.set()
 
     async def _stay(self) -> None:
         pause = RETRY_S_MIN
         now = trio.current_time()
-        next_knock, next_exchange, next_neighbours = (
-            now + self._jittered(each) for each in (BOOTSTRAP_S, EXCHANGE_S, NEIGHBOURS_S)
+        next_knock, next_exchange, next_neighbours, next_learn = (
+            now + self._jittered(each) for each in (BOOTSTRAP_S, EXCHANGE_S, NEIGHBOURS_S, LEARN_AGAIN_S)
         )
         while True:
             if not len(self._view.table):
@@ -75,13 +81,17 @@ class Join:
                 await self._attempt()
                 continue
             pause = RETRY_S_MIN
-            with trio.move_on_at(min(next_knock, next_exchange, next_neighbours)):
+            first = min(next_knock, next_exchange, next_neighbours)
+            with trio.move_on_at(min(first, next_learn) if self._learns_again else first):
                 await self._wake.wait()
             self._wake = trio.Event()
             now = trio.current_time()
             if self._knock_now or now >= next_knock:
                 next_knock, self._knock_now = now + self._jittered(BOOTSTRAP_S), False
                 await self._knock_at_others()
+            if self._learns_again and now >= next_learn:
+                next_learn = now + self._jittered(LEARN_AGAIN_S)
+                await self._learn_again()
             if now >= next_exchange:
                 next_exchange = now + self._jittered(EXCHANGE_S)
                 await self._exchange()
@@ -127,6 +137,19 @@ class Join:
         if opened:
             await self._learn(self._view.random.choice(opened))
 
+    async def _learn_again(self) -> None:
+        """Read the lists of some members: whoever is on them has a place now; when nobody new is, everybody is known.
+
+        Until then the table is not believed to know who is near to a key: others may know of many who are not in it.
+        """
+        lists = [await self._list(teacher) for teacher in self._teachers()]
+        strangers = self._wanted(info for infos in lists for info in infos)
+        if strangers:
+            await self._meet(strangers)
+        elif any(lists):
+            self._view.table.trust()
+        self._learns_again = self._view.table.is_sparse
+
     async def _exchange(self) -> None:
         """Read a page of somebody's list, from anywhere in it, and all of the list where strangers are on that page."""
         contacts = self._view.table.contacts()
@@ -142,14 +165,7 @@ class Join:
 
         Then half of the table is filled, with those whom it would keep; the other half will be filled by others.
         """
-        infos: list[NodeInfo] = []
-        after = bytes(20)
-        while len(infos) < LEARNT_MAX:
-            page = await self._page(teacher, after)
-            infos += page.infos
-            if page.last or not page.infos:
-                break
-            after = max(after, *(info.node_id for info in page.infos))
+        infos = await self._list(teacher)
         contacts_max = self._view.table.contacts_max
         is_large = len(infos) >= contacts_max * FULL_FRACTION
         if is_large:
@@ -161,6 +177,18 @@ class Join:
             infos = [info for info in infos if info.node_id in kept]
         await self._meet(infos)
         return is_large
+
+    async def _list(self, teacher: Address) -> list[NodeInfo]:
+        """Read a member's list, page after page."""
+        infos: list[NodeInfo] = []
+        after = bytes(20)
+        while len(infos) < LEARNT_MAX:
+            page = await self._page(teacher, after)
+            infos += page.infos
+            if page.last or not page.infos:
+                break
+            after = max(after, *(info.node_id for info in page.infos))
+        return infos
 
     async def _page(self, teacher: Address, after: bytes) -> Members:
         """Return the members after an id, or none and the end when there is no answer."""

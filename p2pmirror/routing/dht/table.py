@@ -209,6 +209,16 @@ class Table(RoutingTable):  # type: ignore[misc]  # kademlia has no types
         return [self._by_id[each] for each in ids]
 
     @property
+    def is_sparse(self) -> bool:
+        """Whether somebody was turned away once, and there are places for many by now: the cluster has shrunk."""
+        return len(self) <= self.contacts_max // 2 and not self.knows_all
+
+    def trust(self) -> None:
+        """Take it that everybody who is there is known: others were asked, and named nobody else."""
+        for bucket in self.buckets:
+            bucket.turned_away = False
+
+    @property
     def knows_all(self) -> bool:
         """Whether nobody was turned away."""
         return not any(bucket.turned_away for bucket in self.buckets)
@@ -254,9 +264,6 @@ class Table(RoutingTable):  # type: ignore[misc]  # kademlia has no types
         del self._by_id[long_id]
         del self._ids[bisect_left(self._ids, long_id)]
         self._most = None
-        if len(self) <= self.contacts_max // 2:  # the cluster has shrunk: whoever is there will be met
-            for each in self.buckets:
-                each.turned_away = False
 
     def _nearest(self, wanted: int, count: int, begin: int, end: int, bit: int) -> list[int]:
         """Return the ids in [begin, end) of the sorted ids, which agree above `bit`, that are nearest to `wanted`."""

@@ -51,9 +51,7 @@ class HostWriter:
             await self._writing(os.posix_fallocate, 0, size)
             self._size = size
 
-    async def write_at(
-        self, offset: int, data: bytes | bytearray | memoryview, hasher: Hasher | None = None
-    ) -> None:
+    async def write_at(self, offset: int, data: bytes | bytearray | memoryview, hasher: Hasher | None = None) -> None:
         """Write all of `data` at `offset` and hash it, by one thread call. Raises `StoreFull`."""
         await self._writing(_write_full, data, offset, hasher)
         self._size = max(self._size, offset + memoryview(data).nbytes)
@@ -124,9 +122,7 @@ def _with(descriptor: Descriptor, function: Callable[..., object], *arguments: o
         function(number, *arguments)
 
 
-def _write_full(
-    number: int, data: bytes | bytearray | memoryview, offset: int, hasher: Hasher | None
-) -> None:
+def _write_full(number: int, data: bytes | bytearray | memoryview, offset: int, hasher: Hasher | None) -> None:
     rest = memoryview(data).cast("B")
     while rest:
         wrote = os.pwrite(number, rest, offset)

@@ -86,9 +86,7 @@ class MemoryWriter:
         await self._changing()
         self._grow(size)
 
-    async def write_at(
-        self, offset: int, data: bytes | bytearray | memoryview, hasher: Hasher | None = None
-    ) -> None:
+    async def write_at(self, offset: int, data: bytes | bytearray | memoryview, hasher: Hasher | None = None) -> None:
         """Write all of `data` at `offset`, and hash it."""
         raw = bytes(data)
         await self._changing()
