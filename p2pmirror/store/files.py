@@ -10,7 +10,7 @@ Laws, which the conformance suite in `tests/store` holds the real files and thei
 - reading raises `NotHere` or `Unreachable`, writing raises `StoreFull` or `NotWritable`; no OSError leaves the seam.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -163,8 +163,8 @@ class Files(Protocol):
         """Give a file the name `new` in place of what had it, also after a crash. Raises `NotHere`, `StoreFull`."""
         ...
 
-    async def touch(self, paths: Sequence[Path], when_s: float) -> None:
-        """Set the time of change of files (seconds since 1970), not put on the disk at once; never raises for them."""
+    async def touch(self, when_s: Mapping[Path, float]) -> None:
+        """Set times of change of files (seconds since 1970), not put on the disk at once; never raises for a file."""
         ...
 
     async def unlink(self, path: Path) -> None:

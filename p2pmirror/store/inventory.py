@@ -5,6 +5,7 @@ every state that lasted and misses none that is current.
 """
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import trio
 
@@ -109,6 +110,12 @@ class HeldInventory:
                 self._version += 1
         if self._version != before:
             self._wake()
+
+    def confirm(self, info: TagInfo) -> None:
+        """Give a listed tag that still names the same a later `since`; nobody is woken, since nothing else differs."""
+        listed = self._tags.get(info.name)
+        if listed is not None and replace(listed, since=info.since) == info:
+            self._tags[info.name] = info
 
     def _same_or(self, info: TagInfo) -> TagInfo:
         """Return the tag as it is listed when only the moment of learning differs."""

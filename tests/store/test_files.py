@@ -330,7 +330,7 @@ async def test_touch(place: Place) -> None:
     """A touched file has the time that was said and is otherwise as it was; what is absent is passed by."""
     path = await place.write("a", b"1")
     (before,) = await place.files.stat([path])
-    await place.files.touch([place.directory / "no", path], 1_000_000.5)
+    await place.files.touch({place.directory / "no": 1.0, path: 1_000_000.5})
     (after,) = await place.files.stat([path])
     assert before is not None
     assert after is not None

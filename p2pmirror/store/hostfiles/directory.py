@@ -3,7 +3,7 @@
 import fcntl
 import os
 import stat as modes
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Final, TypeVar
@@ -96,9 +96,9 @@ class HostFiles:
         with errors_of_writing(old, absent=NotHere):
             await self._writing(_rename, old, new)
 
-    async def touch(self, paths: Sequence[Path], when_s: float) -> None:
-        """Set the time of change of files, by one thread call."""
-        await self._writing(_touch, paths, when_s)
+    async def touch(self, when_s: Mapping[Path, float]) -> None:
+        """Set times of change of files, by one thread call."""
+        await self._writing(_touch, when_s)
 
     async def unlink(self, path: Path) -> None:
         """Remove a file; what is absent is no error."""
@@ -223,10 +223,10 @@ def _mark_or_none(directory: Path) -> int | None:
     return hash((found.st_mtime_ns, found.st_ino)) if modes.S_ISDIR(found.st_mode) else None
 
 
-def _touch(paths: Sequence[Path], when_s: float) -> None:
-    for path in paths:
+def _touch(when_s: Mapping[Path, float]) -> None:
+    for path, seconds in when_s.items():
         with suppress(OSError):
-            os.utime(path, (when_s, when_s))
+            os.utime(path, ns=(int(seconds * 1e9),) * 2)
 
 
 def _stat_or_none(path: Path) -> Stat | None:

@@ -1,7 +1,7 @@
 """Names and directories in memory: open, list, stat, create, rename, clean up, lock."""
 
 import zlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -92,12 +92,12 @@ class MemoryFiles(Disk):
         await self.take_name(old, new)
         await self.sync_names(old, new)
 
-    async def touch(self, paths: Sequence[Path], when_s: float) -> None:
-        """Set the time of change of files."""
+    async def touch(self, when_s: Mapping[Path, float]) -> None:
+        """Set times of change of files."""
         await self.step()
-        for path in paths:
+        for path, seconds in when_s.items():
             if path in self.entries and not self.read_only:
-                self.entries[path].mtime_ns = int(when_s * 1e9)
+                self.entries[path].mtime_ns = int(seconds * 1e9)
 
     async def unlink(self, path: Path) -> None:
         """Remove a file; what is absent is no error."""
