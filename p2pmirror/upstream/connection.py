@@ -1,0 +1,190 @@
+"""One connection as httpcore wants it, over a `wire.Stream`, and how such connections are made.
+
+Laws:
+- deadlines are trio's scopes here; what passes one is httpcore's timeout of that kind;
+- a send that was cancelled leaves half a frame behind, so nothing is sent or received after it;
+- an idle connection that servers may have closed is not used again: after `IDLE_S`, or once another one was found dead.
+"""
+
+import ssl
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+import httpcore
+import trio
+
+from p2pmirror.errors import Unreachable
+from p2pmirror.upstream.dialling import Dialler
+from p2pmirror.upstream.tls import Alpn, Trust
+from p2pmirror.wire.network import Stream
+
+IDLE_S: Final = 30.0  # load balancers close after 60 s and more
+
+
+class Plain(trio.abc.Stream):
+    """A `wire.Stream` as trio's TLS wants it."""
+
+    def __init__(self, stream: Stream) -> None:
+        """Take the stream over."""
+        self._stream = stream
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        """Send all. Raises BrokenResourceError."""
+        try:
+            await self._stream.send_all(data)
+        except Unreachable as error:
+            raise trio.BrokenResourceError(str(error)) from None
+
+    async def wait_send_all_might_not_block(self) -> None:
+        """Return: nobody here waits for that."""
+        await trio.lowlevel.checkpoint()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        """Receive some, b"" at the end. Raises BrokenResourceError."""
+        try:
+            return await self._stream.receive_some(max_bytes or 1 << 16)
+        except Unreachable as error:
+            raise trio.BrokenResourceError(str(error)) from None
+
+    async def aclose(self) -> None:
+        """Close without waiting."""
+        self._stream.abort()
+        await trio.lowlevel.checkpoint()
+
+
+class Connection(httpcore.AsyncNetworkStream):
+    """One connection; `above` is what is spoken through: the plain stream, or TLS over it."""
+
+    def __init__(self, wire: Stream, above: trio.abc.Stream, dials: "Dials") -> None:
+        """Take the stream over."""
+        self._wire = wire
+        self._above = above
+        self._dials = dials
+        self._generation = dials.generation
+        self._used = trio.current_time()
+        self._dropped = False
+
+    def drop(self) -> None:
+        """Close at once; whoever reads or writes gets an error."""
+        self._dropped = True
+        self._wire.abort()
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        """Return some bytes, b"" at the end. Raises httpcore.ReadError, ReadTimeout. Cancellation loses none."""
+        if self._dropped:
+            raise httpcore.ReadError("the connection was dropped")
+        with _errors(httpcore.ReadTimeout, httpcore.ReadError), _deadline(timeout):
+            data = bytes(await self._above.receive_some(max_bytes))
+        self._used = trio.current_time()
+        return data
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        """Send all. Raises httpcore.WriteError, WriteTimeout. Cancelled, the connection is dropped."""
+        if not buffer:
+            return
+        if self._dropped:
+            raise httpcore.WriteError("the connection was dropped")
+        whole = False
+        try:
+            with _errors(httpcore.WriteTimeout, httpcore.WriteError), _deadline(timeout):
+                await self._above.send_all(buffer)
+            whole = True
+        finally:
+            if not whole:
+                self.drop()
+        self._used = trio.current_time()
+
+    async def aclose(self) -> None:
+        """Close without waiting: we have said all, and want nothing more."""
+        self.drop()
+
+    async def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> "Connection":
+        """Return the connection with TLS over it. Raises httpcore.ConnectError, ConnectTimeout. Cancelled: dropped."""
+        assert isinstance(ssl_context, Alpn), "every pool of ours is given one"
+        protocols = ssl_context.protocols
+        try:
+            with _errors(httpcore.ConnectTimeout, httpcore.ConnectError), _deadline(timeout):
+                context = await self._dials.trust.context(protocols)
+                above = trio.SSLStream(self._above, context, server_hostname=server_hostname, https_compatible=True)
+                await above.do_handshake()
+        except BaseException:
+            self.drop()
+            raise
+        return Connection(self._wire, above, self._dials)
+
+    def get_extra_info(self, info: str) -> Any:
+        """Tell httpcore which protocol was agreed on, and whether an idle connection is of no more use."""
+        if info == "ssl_object" and isinstance(self._above, trio.SSLStream):
+            return self._above
+        if info == "is_readable":
+            return self._is_stale
+        return None
+
+    @property
+    def _is_stale(self) -> bool:
+        idle = trio.current_time() > self._used + IDLE_S
+        return self._dropped or idle or self._generation != self._dials.generation
+
+
+class Dials(httpcore.AsyncNetworkBackend):
+    """Makes the connections of one registry."""
+
+    def __init__(self, dialler: Dialler, trust: Trust) -> None:
+        """Dial with `dialler`; TLS as `trust` says."""
+        self.trust = trust
+        self.generation = 0
+        self._dialler = dialler
+
+    def retire(self) -> None:
+        """Let no connection that is idle now be used again: one of them was found dead."""
+        self.generation += 1
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,  # noqa: ARG002 - httpcore's signature
+        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,  # noqa: ARG002 - httpcore's signature
+    ) -> Connection:
+        """Dial a name. Raises httpcore.ConnectError, ConnectTimeout. Cancellation: undone."""
+        with _errors(httpcore.ConnectTimeout, httpcore.ConnectError), _deadline(timeout):
+            stream = await self._dialler.dial(host, port)
+        return Connection(stream, Plain(stream), self)
+
+    async def sleep(self, seconds: float) -> None:
+        """Sleep."""
+        await trio.sleep(seconds)
+
+
+@contextmanager
+def _deadline(timeout_s: float | None) -> Iterator[None]:
+    if timeout_s is None:
+        yield
+    else:
+        with trio.fail_after(timeout_s):
+            yield
+
+
+@contextmanager
+def _errors(late: type[Exception], broken: type[Exception]) -> Iterator[None]:
+    """Say in httpcore's words what went wrong."""
+    try:
+        yield
+    except trio.TooSlowError:
+        raise late("there was no answer in time") from None
+    except (trio.BrokenResourceError, trio.ClosedResourceError, Unreachable) as error:
+        raise broken(_reason(error)) from None
+
+
+def _reason(error: BaseException) -> str:
+    """Return the words of what broke a connection: TLS puts its own underneath."""
+    cause = error.__cause__
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return f"its certificate is not trusted: {cause.verify_message}"
+    if isinstance(cause, ssl.SSLError):
+        return f"TLS failed: {cause.reason or cause}"
+    return str(cause or error) or "the connection broke"

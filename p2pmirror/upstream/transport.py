@@ -1,0 +1,181 @@
+"""HTTP to registries: httpx requests over httpcore's connections over `wire.Network`.
+
+Laws:
+- whatever goes wrong below is `Unreachable` above; no exception of httpx, httpcore, h11, h2 or ssl leaves this module;
+- a body that is given up takes its connection with it, at once: nothing of it is read into the void;
+- documents may share one connection (HTTP/2); each blob has one of its own (HTTP/1.1), so that one that is given up or
+  read slowly holds no other back;
+- no clock but trio's and no environment decides anything: proxies come from the settings, idle connections are dropped
+  by our own clock, since httpcore's is the real one.
+"""
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from typing import Final, Literal, NoReturn
+
+import h2.exceptions
+import httpcore
+import httpx
+import trio
+
+from p2pmirror.errors import Unreachable
+from p2pmirror.upstream.connection import Connection, Dials
+from p2pmirror.upstream.dialling import Dialler
+from p2pmirror.upstream.tls import Alpn, Trust
+
+CONNECT_S: Final = 10.0  # for names, dials and TLS: three lost packets in a row
+SILENCE_S: Final = 20.0  # without one byte, though some are due; containerd gives up after 30
+CONNECTIONS_MAX: Final = 16  # of documents to one registry
+BLOB_CONNECTIONS_MAX: Final = 64  # of blobs: some ten images' layers at once, as a leader of a whole cluster fetches
+CLOSE_S: Final = 1.0  # to let a given-up body run into its closed connection
+
+Way = Literal["documents", "blobs"]
+
+_TIMEOUTS: Final = {"connect": CONNECT_S, "read": SILENCE_S, "write": SILENCE_S, "pool": None}
+
+
+_BROKEN: Final = (httpcore.NetworkError, httpcore.ProtocolError)  # of a connection that worked before
+_FAILURES: Final = (
+    *_BROKEN,
+    httpcore.TimeoutException,
+    httpcore.ProxyError,
+    httpcore.UnsupportedProtocol,
+    httpcore.ConnectionNotAvailable,
+    h2.exceptions.H2Error,  # of a body over HTTP/2, which httpcore leaves as it is
+    ValueError,  # a status that is no number, a header that is no text
+    KeyError,  # a frame for a stream that is none
+)
+
+
+class Body(httpx.AsyncByteStream):
+    """The body of one answer, read part by part."""
+
+    def __init__(self, response: httpcore.Response, connection: Connection | None) -> None:
+        """Read what `response` has; closing early drops `connection`."""
+        self._stream = response.stream
+        self._parts = response.aiter_stream().__aiter__()
+        self._connection = connection
+        self._ended = False
+
+    async def receive(self) -> bytes:
+        """Return the next bytes, b"" at the end. Raises `Unreachable`. Cancelled, it can only be closed."""
+        while not self._ended:
+            with _translated():
+                try:
+                    part = await anext(self._parts)
+                except StopAsyncIteration:
+                    self._ended = True
+                    await self._release()
+                    break
+            if part:
+                return part
+        return b""
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        while part := await self.receive():
+            yield part
+
+    async def aclose(self) -> None:
+        """Give the connection back when the body has ended, else drop it. Never raises because of the other end."""
+        if self._ended:
+            return
+        self._ended = True
+        if self._connection is not None:
+            self._connection.drop()
+        # Each generator of the libraries must run to its end by itself: abandoned ones are finished by nobody.
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSE_S):
+            try:
+                while True:
+                    await anext(self._parts)
+            except (StopAsyncIteration, *_FAILURES):
+                pass
+            await self._release()
+
+    async def _release(self) -> None:
+        await self._stream.aclose()  # type: ignore[union-attr]  # the stream of an asynchronous pool
+
+
+class RegistryTransport(httpx.AsyncBaseTransport):
+    """Carries requests of one registry: to it, to its token server, to where its blobs are."""
+
+    def __init__(self, dialler: Dialler, trust: Trust, proxy: str | None) -> None:
+        """Dial nothing yet. `proxy` is a URL, with a name and a password or without."""
+        self._dialler = dialler
+        self._dials = Dials(dialler, trust)
+        self._pools: dict[str, httpcore.AsyncConnectionPool] = {
+            "documents": _pool(self._dials, proxy, CONNECTIONS_MAX, http2=True),
+            "blobs": _pool(self._dials, proxy, BLOB_CONNECTIONS_MAX, http2=False),
+        }
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Return the answer, its body still to be read; the request's extension `way` says which connections to use.
+
+        Asks once more when a connection that was kept turned out to be dead. Raises `Unreachable`.
+        """
+        host = request.url.host
+        self._dialler.check_literal(host)
+        with _translated(host):
+            try:
+                response = await self._ask(request)
+            except _BROKEN as error:
+                if isinstance(error, httpcore.ConnectError):
+                    raise
+                self._dials.retire()
+                response = await self._ask(request)
+        connection = response.extensions.get("network_stream")
+        return httpx.Response(
+            response.status,
+            headers=response.headers,
+            stream=Body(response, connection if isinstance(connection, Connection) else None),
+            request=request,
+        )
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        for pool in self._pools.values():
+            await pool.aclose()
+
+    async def _ask(self, request: httpx.Request) -> httpcore.Response:
+        url = request.url
+        return await self._pools[request.extensions.get("way", "documents")].handle_async_request(
+            httpcore.Request(
+                method=request.method,
+                url=httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path),
+                headers=request.headers.raw,
+                content=request.stream,
+                extensions={"timeout": _TIMEOUTS},
+            )
+        )
+
+
+def _pool(dials: Dials, proxy: str | None, connections_max: int, *, http2: bool) -> httpcore.AsyncConnectionPool:
+    if proxy is None:
+        return httpcore.AsyncConnectionPool(
+            ssl_context=Alpn.fresh(), max_connections=connections_max, http2=http2, network_backend=dials
+        )
+    url = httpx.URL(proxy)
+    return httpcore.AsyncHTTPProxy(
+        proxy_url=httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=b"/"),
+        proxy_auth=(url.username, url.password) if url.username else None,
+        proxy_ssl_context=Alpn.fresh() if url.scheme == "https" else None,
+        ssl_context=Alpn.fresh(),
+        max_connections=connections_max,
+        http2=http2,
+        network_backend=dials,
+    )
+
+
+@contextmanager
+def _translated(host: str = "") -> Iterator[None]:
+    """Turn what the libraries raise into `Unreachable`."""
+    try:
+        yield
+    except _FAILURES as error:
+        _raise(error, host)
+
+
+def _raise(error: BaseException, host: str) -> NoReturn:
+    front = f"{host}: " if host else ""
+    if isinstance(error, httpcore.ProxyError):
+        raise Unreachable(f"{front}the proxy refused: {error}") from None
+    raise Unreachable(f"{front}{error or type(error).__name__}"[:300]) from None
