@@ -504,7 +504,9 @@ async def test_buffers_grow_only_for_a_client_that_takes(autojump_clock: trio.te
 
 
 @pytest.mark.parametrize("make", [blob, manifest, lambda: manifest("1"), lambda: blob(byte_range="bytes=1000-")])
-async def test_cancelling_anywhere_leaves_nothing_open(make: Callable[[], Want]) -> None:
+async def test_cancelling_anywhere_leaves_nothing_open(
+    make: Callable[[], Want], autojump_clock: trio.testing.MockClock
+) -> None:
     """A client that leaves at any moment leaves no answer open and no transfer listed."""
     worlds: list[World] = []
 
