@@ -50,7 +50,9 @@ async def looked(files: Files, **more: object) -> CacheStore:
     return store
 
 
-async def keep(store: CacheStore, data: bytes, name: str = NAME, media_type: str | None = mediatype.OCI_LAYER) -> Digest:
+async def keep(
+    store: CacheStore, data: bytes, name: str = NAME, media_type: str | None = mediatype.OCI_LAYER
+) -> Digest:
     """Receive one blob in three parts and keep it."""
     digest = Digest.of(data)
     async with await store.receive(digest, len(data), media_type, name) as incoming:

@@ -248,7 +248,7 @@ async def test_a_confirmation_renews_a_tag(autojump_clock: Clock) -> None:
 
 
 async def test_full_is_said_and_lasts_no_longer_than_it_is_so() -> None:
-    """A full or read-only disk raises StoreFull and is said in plain words; what is held is served; then all is well."""
+    """A full or read-only disk raises StoreFull and is said in plain words; what is held is served meanwhile."""
     files = MemoryFiles()
     store = await looked(files, age_s_min=120.0)
     digest = await keep(store, LAYER)
