@@ -39,11 +39,14 @@ from p2pmirror.routing.advertise import advertise
 from p2pmirror.routing.dht.node import DhtOptions, DhtRouter
 from p2pmirror.routing.metrics import RoutingMetrics
 from p2pmirror.store import containerd
+from p2pmirror.store.cache import CacheHooks, CacheMetrics, CacheOptions, CacheStore
 from p2pmirror.store.files import Files
+from p2pmirror.store.layered import LayeredStore
 from p2pmirror.store.memory import MemoryStore
 from p2pmirror.store.ocilayout import OciLayoutStore
 from p2pmirror.store.protocol import Store
 from p2pmirror.version import VERSION
+from p2pmirror.web.facts import Cache as CacheFacts
 from p2pmirror.web.facts import Facts, Identity
 from p2pmirror.web.routes import Web
 from p2pmirror.wire.address import Address
@@ -102,7 +105,8 @@ class Node:
         self._seams = seams
         self._stopping = False
         self._boot_id = seams.random.randbytes(BOOT_ID_BYTES)
-        self._store = _store(config, seams.files)
+        self._cache = _cache(config, seams)
+        self._store = _layered(_store(config, seams.files), self._cache)
         setting = config.bootstrap
         self._bootstrap = setting.on(seams.network, seams.files, seams.random) if setting is not None else None
 
@@ -157,6 +161,11 @@ class Node:
         elif not self._store.inventory.walked:
             reasons.append("the store has not been walked yet")
         return reasons
+
+    def _cache_fullness(self) -> CacheFacts:
+        """Return how full the cache is; zeros where there is none."""
+        cache = self._cache
+        return CacheFacts(cache.held_bytes, cache.bytes_max, cache.free_bytes) if cache is not None else CacheFacts()
 
     def _binding(self) -> Binding:
         """Return what ties a request to this life of this node, now."""
@@ -225,6 +234,7 @@ class Node:
                 registry=seams.registry,
                 started=trio.current_time(),
                 clock=trio.current_time,
+                cache=self._cache_fullness,
             ),
             default_registry=config.default_registry,
         )
@@ -338,6 +348,23 @@ def _tag_options(config: Config) -> TagOptions:
         stale_max_s=config.tag_stale_max_s,
         keep_on_upstream_404=config.keep_on_upstream_404,
     )
+
+
+def _cache(config: Config, seams: Seams) -> CacheStore | None:
+    choice = config.cache
+    if choice is None:
+        return None
+    return CacheStore(
+        choice.directory,
+        seams.files,
+        CacheOptions(choice.bytes_max, choice.ttl_s),
+        CacheHooks(wall_s=seams.wall_s),
+        CacheMetrics(seams.registry),
+    )
+
+
+def _layered(store: Store, cache: CacheStore | None) -> Store:
+    return LayeredStore([store, cache]) if cache is not None else store
 
 
 def _store(config: Config, files: Files) -> Store:

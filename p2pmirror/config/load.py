@@ -7,7 +7,7 @@ from typing import Any
 
 from p2pmirror.config.model import BadSetting, Config
 from p2pmirror.config.registries import without_secrets
-from p2pmirror.config.settings import SETTINGS, Setting, containerd_store
+from p2pmirror.config.settings import SETTINGS, Setting, cache_choice, containerd_store
 
 FILE_BYTES_MAX = 256 * 1024  # a settings file of some hundred registries has 20 KiB
 NUMBER_MAX = 2**63 - 1  # TOML's own limit, which Python's reader does not know
@@ -119,4 +119,5 @@ def _config(values: dict[str, Any], helper_path: str) -> Config:
         log_format=values["log_format"],
         peer_key_file=values["peer_key_file"],
         allowed_clients=values["allowed_clients"],
+        cache=cache_choice(values),
     )

@@ -55,6 +55,15 @@ class LayoutStore:
     directory: Path
 
 
+@dataclass(frozen=True, slots=True)
+class CacheChoice:
+    """Keep what was fetched in a directory."""
+
+    directory: Path
+    bytes_max: int
+    ttl_s: float
+
+
 StoreChoice = ContainerdStore | LayoutStore | None
 
 
@@ -88,4 +97,5 @@ class Config:
     tag_ttl_s: float = 0.0
     tag_stale_max_s: float = 168 * 3600.0
     keep_on_upstream_404: bool = False
+    cache: CacheChoice | None = None
     filters: Filters = field(default_factory=Filters)

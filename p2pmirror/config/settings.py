@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from p2pmirror.config.model import ContainerdStore, LayoutStore
+from p2pmirror.config.model import CacheChoice, ContainerdStore, LayoutStore
 from p2pmirror.config.quantities import parse_duration, parse_size, parse_switch
 from p2pmirror.config.registries import read_name, read_registries
 from p2pmirror.oci.filters import Filters
@@ -174,6 +174,16 @@ SETTINGS = (
         _path_or_none,
         "where containerd's content is mounted; default: asked of containerd, and read through it when not mounted",
     ),
+    Setting(
+        "cache_dir", "", _path_or_none, "where what was fetched is kept; may be wiped at any time; default: no cache"
+    ),
+    Setting("cache_max_bytes", "20Gi", parse_size, "how much content the cache may have; 0 = no cache"),
+    Setting(
+        "cache_ttl",
+        "168h",
+        parse_duration,
+        "how long content is kept unused while its registry can be reached; 0 = until its room is needed",
+    ),
     Setting("data_dir", "", _path_or_none, "where the node's id is kept; default: a new id at each start"),
     Setting(
         "bootstrap",
@@ -229,3 +239,10 @@ SETTINGS = (
 def containerd_store(values: dict[str, Any]) -> ContainerdStore:
     """Return the containerd settings as one."""
     return ContainerdStore(values["containerd_sock"], values["containerd_namespace"], values["containerd_content_path"])
+
+
+def cache_choice(values: dict[str, Any]) -> CacheChoice | None:
+    """Return the cache settings as one; None where they say that there is none."""
+    if values["cache_dir"] is None or not values["cache_max_bytes"]:
+        return None
+    return CacheChoice(values["cache_dir"], values["cache_max_bytes"], values["cache_ttl"])

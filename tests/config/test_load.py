@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from p2pmirror.config import SETTINGS, BadSetting, load
-from p2pmirror.config.model import ContainerdStore, LayoutStore
+from p2pmirror.config.model import CacheChoice, ContainerdStore, LayoutStore
 from p2pmirror.wire.address import Address
 
 
@@ -72,6 +72,16 @@ def test_a_key_and_who_is_served_besides(tmp_path: Path) -> None:
     assert load({}, {}).peer_key_file is None
 
 
+def test_a_cache_has_a_directory_and_a_size(tmp_path: Path) -> None:
+    """Without a directory, or with a size of 0, there is no cache; else 20 GiB and a week unless others are given."""
+    assert load({}, {}).cache is None
+    assert load({}, {"cache_max_bytes": "1Gi"}).cache is None
+    assert load({}, {"cache_dir": str(tmp_path), "cache_max_bytes": "0"}).cache is None
+    assert load({}, {"cache_dir": str(tmp_path)}).cache == CacheChoice(tmp_path, 20 * 2**30, 7 * 86400.0)
+    given = {"cache_dir": "c", "cache_max_bytes": "100Mi", "cache_ttl": "30m"}
+    assert load({}, given).cache == CacheChoice(Path("c").absolute(), 100 * 2**20, 1800.0)
+
+
 @pytest.mark.parametrize(
     ("key", "text", "allowed"),
     [
@@ -101,6 +111,9 @@ def test_a_key_and_who_is_served_besides(tmp_path: Path) -> None:
         ("allowed_clients", "10.0.0.7/8", "host bits"),
         ("allowed_clients", "fe80::%eth0/10", "scope"),
         ("allowed_clients", "10.0.0.0/33", "10.0.0.0/8"),
+        ("cache_dir", "a\0b", "path"),
+        ("cache_max_bytes", "lots", "512Mi"),
+        ("cache_ttl", "7", "168h"),
         ("log_level", "LOUD", "DEBUG"),
         ("log_format", "xml", "json or text"),
     ],

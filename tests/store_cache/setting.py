@@ -1,4 +1,4 @@
-"""What the tests of the cache share: a cache in memory with a clock of the day that the test sets, and short ways in."""
+"""What the tests of the cache share: a cache in memory, a clock of the day that the test sets, and short ways in."""
 
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -65,7 +65,7 @@ class Life:
         await self.store._directory.prepare()
         await self.store._directory.remove_abandoned()
 
-    async def step(self, kind: Step, number: int, chance: Random) -> None:
+    async def step(self, kind: Step, number: int, chance: Random) -> None:  # noqa: C901 (one branch a kind of step)
         data, digest = DATA[number], DIGESTS[number]
         if kind == "keep":
             try:

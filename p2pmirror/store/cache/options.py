@@ -13,7 +13,7 @@ class CacheOptions:
     """How much to keep, for how long, and how often to look at the directory."""
 
     bytes_max: int = DEFAULT_BYTES_MAX
-    ttl_s: float = DEFAULT_TTL_S  # since it was used last
+    ttl_s: float = DEFAULT_TTL_S  # since it was used last; 0: without end
     free_bytes_min: int = 1024**3  # 1 GiB: the node's other programs write to this disk too
     age_s_min: float = 120.0  # the kubelet's own minimum: a pull must not evict what it has just fetched
     poll_s: float = 2.0  # one stat of six directories: what a command did shows in seconds

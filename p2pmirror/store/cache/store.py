@@ -7,6 +7,7 @@ other agents and the `cache` commands; what cannot be written is not kept, and e
 import logging
 from collections.abc import Awaitable, Iterable
 from functools import partial
+from math import inf
 from pathlib import Path
 from typing import TypeVar
 
@@ -326,7 +327,7 @@ class CacheStore:
     def _rules(self) -> Rules:
         options, hooks = self._options, self._hooks
         return Rules(
-            ttl_of=hooks.ttl_of or (lambda names: options.ttl_s),  # noqa: ARG005
+            ttl_of=hooks.ttl_of or (lambda names: options.ttl_s or inf),  # noqa: ARG005
             is_reachable=hooks.is_reachable,
             is_pinned=lambda kept: not self._shelf.inventory.walked or self._pinning.has(kept),
             age_s_min=options.age_s_min,

@@ -6,6 +6,7 @@ its directories until one of them has changed.
 
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from math import inf
 from typing import Protocol
 
 import trio
@@ -103,7 +104,7 @@ class Upkeep:
         await self._save_uses()
         await self._room.expire()
         await self._room.trim()
-        await self._tags.expire(self._options.ttl_s)
+        await self._tags.expire(self._options.ttl_s or inf)
 
     async def _save_uses(self) -> None:
         """Put last uses on the disk, so that they survive a restart."""
