@@ -11,7 +11,6 @@ from p2pmirror.routing.bootstrap import BootstrapSetting
 from p2pmirror.upstream.registries import Registries
 from p2pmirror.wire.address import Address
 
-
 VALUE_CHARACTERS_MAX = 200  # of a wrong value: enough to find it again
 KEY_CHARACTERS_MAX = 100  # of a key that is none; ours are shorter
 ALLOWED_CHARACTERS_MAX = 900  # the names of all settings; what else is said may quote the value once more

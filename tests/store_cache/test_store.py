@@ -209,6 +209,17 @@ async def test_names_reach_shared_layers_whatever_comes_first(store: CacheStore)
     assert info.names == {"registry.example/a", "registry.example/b"}
 
 
+async def test_types_come_from_manifests_that_came_before(store: CacheStore) -> None:
+    """A blob that is received without a type has the one that a manifest gave it, which was kept before it."""
+    image = make_image(with_index=False)
+    await store.keep_document(image.root.digest, image.root.media_type, image.content[image.root.digest][0], NAME)
+    for digest in image.layers:
+        await keep(store, image.content[digest][0], media_type=None)
+        info = store.inventory.blob(digest)
+        assert info is not None
+        assert info.media_type == image.content[digest][1]
+
+
 async def test_tags_are_listed_while_what_they_name_is_held(store: CacheStore) -> None:
     """A tag of something that is not here is remembered, not listed; it is listed when that comes, until forgotten."""
     image = make_image(with_index=False)

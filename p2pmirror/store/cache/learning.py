@@ -15,6 +15,8 @@ from p2pmirror.store.cache.shelf import Entry, Shelf
 from p2pmirror.store.files import Stat
 from p2pmirror.store.survey import as_referrer
 
+EXPECTED_MAX = 10_000  # some hundred images on their way at once, 200 bytes for each blob of theirs
+
 _NS_PER_S = 1_000_000_000
 
 
@@ -67,6 +69,7 @@ class Learning:
         self._directory = directory
         self._documents = documents
         self._wall_s = wall_s
+        self._expected: dict[Digest, str] = {}  # types of what manifests lead to and is still to come
 
     async def spread(self, root: Descriptor, names: frozenset[str]) -> None:
         """Tell all that `root` leads to what it is called and whose it is. Raises `StoreFull`."""
@@ -76,6 +79,12 @@ class Learning:
             entry = self._shelf.get(digest)
             if entry is not None:
                 await self._learn(entry, found.descriptor.media_type, names, referrers.get(digest))
+            else:
+                self._expect(digest, found.descriptor.media_type)
+
+    def type_of(self, digest: Digest) -> str | None:
+        """Return what a manifest that came lately calls content that was not here then."""
+        return self._expected.get(digest)
 
     async def rename(self, entry: Entry, names: frozenset[str]) -> None:
         """Give a blob just these names. Raises `StoreFull`."""
@@ -90,6 +99,11 @@ class Learning:
             if entry is not None and entry.media_type is None:
                 root = Descriptor(info.media_type, info.digest, info.size)
                 await self.spread(root, frozenset({f"{info.name.registry}/{info.name.repository}"}))
+
+    def _expect(self, digest: Digest, media_type: str) -> None:
+        if digest not in self._expected and len(self._expected) >= EXPECTED_MAX:
+            del self._expected[next(iter(self._expected))]
+        self._expected[digest] = media_type
 
     async def _learn(
         self, entry: Entry, media_type: str, names: frozenset[str], referrer: tuple[Digest, Descriptor] | None

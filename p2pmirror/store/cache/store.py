@@ -178,12 +178,11 @@ class CacheStore:
     async def keep_document(self, digest: Digest, media_type: str, data: bytes, name: str) -> None:
         """Keep a manifest or an index, and give its name to all that it leads to and that is here."""
         root = Descriptor(media_type, digest, len(data))
-        if await self._has_document(root, data, name):
-            return
         facts = Facts(len(data), 0.0, media_type, (name,) if name else (), referrer_in(data, root))
-        async with await self._receive(digest, len(data), facts) as incoming:
-            await incoming.write(data)
-            await incoming.keep()
+        if not await self._has_document(root, data, name):
+            async with await self._receive(digest, len(data), facts) as incoming:
+                await incoming.write(data)
+                await incoming.keep()
         await self._writing(self._learning.spread(root, frozenset(facts.names)))
         await self._pinning.refresh()
 
@@ -232,7 +231,8 @@ class CacheStore:
         digest, now = incoming.digest, self._wall_s()
         held = self._shelf.get(digest)
         names = bounded([*facts.names, *(held.names if held is not None else ())])
-        media_type = facts.media_type or (held.media_type if held is not None else None)
+        known = held.media_type if held is not None else None
+        media_type = facts.media_type or known or self._learning.type_of(digest)
         complete = Facts(facts.size, now, media_type, tuple(sorted(names)), facts.referrer)
         await self._directory.write_facts(digest, complete)
         await self._directory.commit(incoming.writer, digest)
