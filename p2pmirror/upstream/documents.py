@@ -37,32 +37,32 @@ async def resolve(asker: Asker, repository: str, tag: str) -> Descriptor:
         found = None
     if found is not None:
         return found
-    document = await _fetched(asker, repository, tag, None)
+    document = await _fetched(asker, repository, tag)
     return Descriptor(document.media_type, document.digest, len(document.data))
 
 
 async def fetch(asker: Asker, repository: str, digest: Digest) -> Document:
     """Return a document. Raises as `protocol.Upstream` says."""
-    return await _fetched(asker, repository, str(digest), digest)
+    return await _fetched(asker, repository, digest)
 
 
-async def _fetched(asker: Asker, repository: str, reference: str, digest: Digest | None) -> Document:
+async def _fetched(asker: Asker, repository: str, reference: str | Digest) -> Document:
     async with asker.answer(_question("GET", repository, reference)) as answer:
         data = await answer.read(DOCUMENT_BYTES_MAX)
-        expected = digest or _digest(answer) or Digest.of(data)
+        expected = reference if isinstance(reference, Digest) else _digest(answer) or Digest.of(data)
         if Digest.of(data, expected.algorithm) != expected:
             raise UpstreamRefused(f"{asker.name} sent other bytes than {expected}", status=502)
         return Document(expected, _checked_type(asker, data, answer.media_type), data)
 
 
-def _question(method: str, repository: str, reference: str) -> Question:
+def _question(method: str, repository: str, reference: str | Digest) -> Question:
     head = method == "HEAD"
     return Question(
         "manifest",
         "HEAD" if head else "GET",
         manifest_path(repository, reference),
         repository,
-        reference,
+        str(reference),
         cost="free" if head else "document",
         headers={"Accept": ACCEPT},
     )
