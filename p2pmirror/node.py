@@ -8,92 +8,32 @@ Laws:
 """
 
 import logging
-import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from functools import partial
-from random import Random
 from typing import Final
 
 import trio
-from prometheus_client import CollectorRegistry
 
 from p2pmirror.config import BadSetting, Config
 from p2pmirror.config.metrics import KeyMetrics
-from p2pmirror.config.model import ContainerdStore, LayoutStore
 from p2pmirror.config.nodeid import load_node_id
 from p2pmirror.config.trust import Trust, load_trust
 from p2pmirror.errors import Unreachable
-from p2pmirror.front.metrics import FrontMetrics
-from p2pmirror.front.routes import Front, FrontOptions
-from p2pmirror.peers.client import HttpPeers
-from p2pmirror.peers.metrics import PeersMetrics
-from p2pmirror.peers.scores import Scores
-from p2pmirror.resolve.hashing import Hashing
-from p2pmirror.resolve.metrics import ResolveMetrics
-from p2pmirror.resolve.race import RaceOptions, Sources
-from p2pmirror.resolve.resolver import MirrorResolver, ResolveOptions
-from p2pmirror.resolve.tags import TagOptions
+from p2pmirror.rooms import Content, Rooms, Running, Seams, Situation, build
 from p2pmirror.routing.advertise import advertise
 from p2pmirror.routing.dht.node import DhtOptions, DhtRouter
 from p2pmirror.routing.metrics import RoutingMetrics
-from p2pmirror.store import containerd
-from p2pmirror.store.cache import CacheHooks, CacheMetrics, CacheOptions, CacheStore
-from p2pmirror.store.files import Files
-from p2pmirror.store.layered import LayeredStore
-from p2pmirror.store.memory import MemoryStore
-from p2pmirror.store.ocilayout import OciLayoutStore
-from p2pmirror.store.protocol import Store
-from p2pmirror.version import VERSION
-from p2pmirror.web.facts import Cache as CacheFacts
-from p2pmirror.web.facts import Facts, Identity
-from p2pmirror.web.routes import Web
 from p2pmirror.wire.address import Address
 from p2pmirror.wire.binding import BOOT_ID_BYTES, Binding
-from p2pmirror.wire.http import Handler
-from p2pmirror.wire.http_client import ClientOptions, HttpClient
-from p2pmirror.wire.http_server import HttpServer, ServerOptions
 from p2pmirror.wire.identity import NodeId
-from p2pmirror.wire.network import Listener, Network
-from p2pmirror.wire.pacing import Pace
+from p2pmirror.wire.network import Listener
 
 RESTART_S: Final = 1.0  # after a bug: short beside a pull, long beside a busy loop
 LEAVE_S: Final = 1.5  # for the goodbye, which waits 1 s by itself
 SOMEWHERE: Final = Address("192.0.2.1", 9)  # RFC 5737's documentation net: asking for the route to it sends nothing
 
 _log = logging.getLogger(__name__)
-
-
-def monotonic_ms() -> int:
-    """Return trio's clock in milliseconds."""
-    return int(trio.current_time() * 1000)
-
-
-@dataclass(frozen=True, slots=True)
-class Seams:
-    """What of the world a node touches; a simulation brings its own.
-
-    `clock_ms` is the monotonic clock that others are told, `wall_s` the time of day (seconds since 1970) in answers.
-    """
-
-    network: Network
-    files: Files
-    random: Random
-    hashing: Hashing
-    registry: CollectorRegistry
-    clock_ms: Callable[[], int] = monotonic_ms
-    wall_s: Callable[[], float] = time.time
-
-
-@dataclass(frozen=True, slots=True)
-class Running:
-    """Where a node can be found once it runs."""
-
-    node_id: NodeId
-    registry_address: Address
-    router_address: Address
-    observability_address: Address
 
 
 class Node:
@@ -105,8 +45,7 @@ class Node:
         self._seams = seams
         self._stopping = False
         self._boot_id = seams.random.randbytes(BOOT_ID_BYTES)
-        self._cache = _cache(config, seams)
-        self._store = _layered(_store(config, seams.files), self._cache)
+        self._content = Content(config, seams)
         setting = config.bootstrap
         self._bootstrap = setting.on(seams.network, seams.files, seams.random) if setting is not None else None
 
@@ -140,32 +79,29 @@ class Node:
                 router_address=Address(host, router.address.port),
                 observability_address=page.address,
             )
-            rooms = self._build(running, router, trust)
+            rooms = build(config, seams, self._content, Situation(running, router, trust, self._binding, self.reasons))
             closing.push_async_callback(rooms.client.aclose)
+            closing.push_async_callback(self._content.upstream.aclose)
             await nursery.start(rooms.web.run, page)
-            await nursery.start(self._kept_up, "store", self._store.run)
+            await nursery.start(self._kept_up, "store", self._content.store.run)
+            await nursery.start(self._kept_up, "fetching", rooms.through.run)
             advertising = trio.CancelScope()
             await nursery.start(self._advertise, router, advertising)
             await nursery.start(rooms.front.run, registry)
             await nursery.start(self._kept_up, "key file", partial(trust.run, KeyMetrics(seams.registry)))
             task_status.started(running)
             await stop.wait()
-            await self._stop(rooms, advertising)
+            await self._stop(router, rooms, advertising)
             nursery.cancel_scope.cancel()
 
     def reasons(self) -> list[str]:
         """Return why this node is not ready; nothing when it is."""
         reasons = ["the agent is stopping"] if self._stopping else []
-        if self._store.waiting_for is not None:
-            reasons.append(self._store.waiting_for)
-        elif not self._store.inventory.walked:
+        if self._content.store.waiting_for is not None:
+            reasons.append(self._content.store.waiting_for)
+        elif not self._content.store.inventory.walked:
             reasons.append("the store has not been walked yet")
         return reasons
-
-    def _cache_fullness(self) -> CacheFacts:
-        """Return how full the cache is; zeros where there is none."""
-        cache = self._cache
-        return CacheFacts(cache.held_bytes, cache.bytes_max, cache.free_bytes) if cache is not None else CacheFacts()
 
     def _binding(self) -> Binding:
         """Return what ties a request to this life of this node, now."""
@@ -196,68 +132,22 @@ class Node:
         except OSError as error:
             raise _cannot_listen("router_addr", self._config.router_addr, error) from None
 
-    def _build(self, running: Running, router: DhtRouter, trust: Trust) -> "_Rooms":
-        config, seams = self._config, self._seams
-        front_metrics = FrontMetrics(seams.registry)
-        client = HttpClient(seams.network, ClientOptions())
-        race = RaceOptions(config.mirror_resolve_timeout_s, config.mirror_resolve_retries, config.zone)
-        peers = HttpPeers(client, running.node_id, PeersMetrics(seams.registry), signer=trust.signer(router.binding))
-        resolver = MirrorResolver(
-            self._store,
-            Sources(router, peers, Scores(seams.random), race),
-            ResolveOptions(race, _tag_options(config)),
-            ResolveMetrics(seams.registry),
-            seams.hashing,
-        )
-        front = Front(
-            resolver=resolver,
-            filters=config.filters,
-            options=FrontOptions(
-                default_registry=config.default_registry,
-                registries_only=config.registries_only,
-                registries=config.registries.configured,
-                fallback=config.fallback,
-            ),
-            metrics=front_metrics,
-            pace=Pace(config.upload_rate_max) if config.upload_rate_max else None,
-            admission=trust.admission(self._binding, seams.network, front_metrics),
-        )
-        identity = Identity(running.node_id, VERSION, running.registry_address, running.router_address, config.zone)
-        web = Web(
-            Facts(
-                identity=identity,
-                store=self._store,
-                router=router,
-                readiness=self.reasons,
-                transfers=resolver.transfers,
-                recent=front.recent,
-                registry=seams.registry,
-                started=trio.current_time(),
-                clock=trio.current_time,
-                cache=self._cache_fullness,
-            ),
-            default_registry=config.default_registry,
-        )
-        return _Rooms(router, client, self._server(front.handle), self._server(web.handle))
-
-    def _server(self, handler: Handler) -> HttpServer:
-        return HttpServer(handler, ServerOptions(), wall_s=self._seams.wall_s)
-
     async def _advertise(
         self, router: DhtRouter, scope: trio.CancelScope, *, task_status: trio.TaskStatus[None]
     ) -> None:
         config = self._config
-        saying = partial(advertise, self._store.inventory, router, config.filters, resolve_tags=config.resolve_tags)
+        inventory = self._content.store.inventory
+        saying = partial(advertise, inventory, router, config.filters, resolve_tags=config.resolve_tags)
         with scope:
             await self._kept_up("advertiser", saying, task_status=task_status)
 
-    async def _stop(self, rooms: "_Rooms", advertising: trio.CancelScope) -> None:
+    async def _stop(self, router: DhtRouter, rooms: Rooms, advertising: trio.CancelScope) -> None:
         """Stop in order; see the module."""
         self._stopping = True
         deadline = trio.current_time() + self._config.shutdown_grace_s
         advertising.cancel()
         with trio.move_on_after(LEAVE_S):
-            await rooms.router.leave()
+            await router.leave()
         await rooms.front.drain(deadline)
         await rooms.web.drain(trio.current_time())
 
@@ -309,14 +199,6 @@ class _Once:
             self._status.started(value)
 
 
-@dataclass(frozen=True, slots=True)
-class _Rooms:
-    router: DhtRouter
-    client: HttpClient
-    front: HttpServer
-    web: HttpServer
-
-
 def _sole(group: ExceptionGroup[Exception]) -> Exception:
     """Return the one error that a group was made of; the group when there are several."""
     error: Exception = group
@@ -338,40 +220,3 @@ async def _bound(
 
 def _cannot_listen(key: str, address: Address, error: OSError) -> BadSetting:
     return BadSetting(key, str(address), f"an address that can be listened on ({error.strerror or error})")
-
-
-def _tag_options(config: Config) -> TagOptions:
-    return TagOptions(
-        enabled=config.resolve_tags,
-        first_claim_s=config.mirror_resolve_timeout_s,
-        ttl_s=config.tag_ttl_s,
-        stale_max_s=config.tag_stale_max_s,
-        keep_on_upstream_404=config.keep_on_upstream_404,
-    )
-
-
-def _cache(config: Config, seams: Seams) -> CacheStore | None:
-    choice = config.cache
-    if choice is None:
-        return None
-    return CacheStore(
-        choice.directory,
-        seams.files,
-        CacheOptions(choice.bytes_max, choice.ttl_s),
-        CacheHooks(wall_s=seams.wall_s),
-        CacheMetrics(seams.registry),
-    )
-
-
-def _layered(store: Store, cache: CacheStore | None) -> Store:
-    return LayeredStore([store, cache]) if cache is not None else store
-
-
-def _store(config: Config, files: Files) -> Store:
-    match config.store:
-        case ContainerdStore(sock, namespace, content_path):
-            return containerd.ContainerdStore(containerd.Options(sock, namespace, content_path), files)
-        case LayoutStore(directory):
-            return OciLayoutStore(directory, files)
-        case None:
-            return MemoryStore()

@@ -18,8 +18,9 @@ import trio
 from prometheus_client import CollectorRegistry
 
 from p2pmirror.config import load
-from p2pmirror.node import Node, Running, Seams
+from p2pmirror.node import Node
 from p2pmirror.resolve.hashing import hashing_inline
+from p2pmirror.rooms import Running, Seams
 from p2pmirror.routing import bootstrap
 from p2pmirror.routing.dht.codec import Seal
 from p2pmirror.routing.dht.node import DhtOptions, DhtRouter

@@ -13,8 +13,9 @@ import click
 import trio
 
 from p2pmirror.config import SETTINGS, BadSetting, Config, load
-from p2pmirror.node import Node, Running, Seams
+from p2pmirror.node import Node
 from p2pmirror.resolve.hashing import hashing_in_threads
+from p2pmirror.rooms import Running, Seams
 from p2pmirror.store.hostfiles import HostFiles
 from p2pmirror.telemetry import logs
 from p2pmirror.telemetry.metrics import new_registry

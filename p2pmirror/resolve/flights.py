@@ -234,7 +234,7 @@ class Flights:
             now = trio.current_time()
             for flight in self.all():
                 is_lonely = not flight.readers and now >= flight.alone_since + LINGER_S
-                if is_lonely and 2 * flight.written < flight.size:
+                if is_lonely and (not flight.opened.is_set() or 2 * flight.written < flight.size):
                     flight.scope.cancel()
 
 

@@ -13,9 +13,10 @@ from prometheus_client import CollectorRegistry
 
 from p2pmirror.config import load
 from p2pmirror.errors import Unreachable
-from p2pmirror.node import Node, Running, Seams, monotonic_ms
+from p2pmirror.node import Node
 from p2pmirror.oci import Digest, TagName
 from p2pmirror.resolve.hashing import hashing_inline
+from p2pmirror.rooms import Running, Seams, monotonic_ms
 from p2pmirror.store.memoryfiles import MemoryFiles
 from p2pmirror.store.memoryfiles.opened import MemoryOpenFile
 from p2pmirror.store.ocilayout import LayoutWriter

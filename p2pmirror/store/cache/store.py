@@ -149,7 +149,7 @@ class CacheStore:
             file.close()
             raise
         entry.used_s = self._wall_s()
-        return Blob(entry.info, ReadFile(file, entry))
+        return Blob(entry.info, ReadFile(file, entry), "cache")
 
     async def _unlisted(self, digest: Digest, file: OpenFile) -> Entry:
         """Take in a blob that came after the last walk; one without a record has not been hashed."""

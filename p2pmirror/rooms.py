@@ -1,0 +1,212 @@
+"""Builds the rooms of one agent from its settings; nothing here runs, waits or opens anything.
+
+Law: every room is built once, here, and given what it needs: no room builds another.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from random import Random
+
+import trio
+from prometheus_client import CollectorRegistry
+
+from p2pmirror.config import Config
+from p2pmirror.config.model import ContainerdStore, LayoutStore
+from p2pmirror.config.trust import Trust
+from p2pmirror.front.metrics import FrontMetrics
+from p2pmirror.front.routes import Front, FrontOptions
+from p2pmirror.peers.client import HttpPeers
+from p2pmirror.peers.metrics import PeersMetrics
+from p2pmirror.peers.scores import Scores
+from p2pmirror.resolve.confirmed import Confirmed
+from p2pmirror.resolve.hashing import Hashing
+from p2pmirror.resolve.metrics import ResolveMetrics
+from p2pmirror.resolve.race import RaceOptions, Sources
+from p2pmirror.resolve.resolver import MirrorResolver, ResolveOptions
+from p2pmirror.resolve.tags import TagOptions
+from p2pmirror.resolve.through import Through, ThroughOptions
+from p2pmirror.routing.protocol import Router
+from p2pmirror.store import containerd
+from p2pmirror.store.cache import CacheHooks, CacheMetrics, CacheOptions, CacheStore
+from p2pmirror.store.files import Files
+from p2pmirror.store.layered import LayeredStore
+from p2pmirror.store.memory import MemoryStore
+from p2pmirror.store.ocilayout import OciLayoutStore
+from p2pmirror.store.protocol import Store
+from p2pmirror.upstream.client import RegistriesUpstream
+from p2pmirror.version import VERSION
+from p2pmirror.web.facts import Cache as Fullness
+from p2pmirror.web.facts import Facts, Identity
+from p2pmirror.web.routes import Web
+from p2pmirror.wire.address import Address
+from p2pmirror.wire.binding import Binding
+from p2pmirror.wire.http import Handler
+from p2pmirror.wire.http_client import ClientOptions, HttpClient
+from p2pmirror.wire.http_server import HttpServer, ServerOptions
+from p2pmirror.wire.identity import NodeId
+from p2pmirror.wire.network import Network
+from p2pmirror.wire.pacing import Pace
+
+
+def monotonic_ms() -> int:
+    """Return trio's clock in milliseconds."""
+    return int(trio.current_time() * 1000)
+
+
+@dataclass(frozen=True, slots=True)
+class Seams:
+    """What of the world a node touches; a simulation brings its own.
+
+    `clock_ms` is the monotonic clock that others are told, `wall_s` the time of day (seconds since 1970) in answers.
+    """
+
+    network: Network
+    files: Files
+    random: Random
+    hashing: Hashing
+    registry: CollectorRegistry
+    clock_ms: Callable[[], int] = monotonic_ms
+    wall_s: Callable[[], float] = time.time
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """Where a node can be found once it runs."""
+
+    node_id: NodeId
+    registry_address: Address
+    router_address: Address
+    observability_address: Address
+
+
+class Content:
+    """What this node holds, and the registries from which it may fetch more."""
+
+    def __init__(self, config: Config, seams: Seams) -> None:
+        """Open nothing yet."""
+        self.upstream = RegistriesUpstream(
+            config.registries,
+            seams.network,
+            seams.files,
+            random=seams.random,
+            registry=seams.registry,
+            wall_s=seams.wall_s,
+            helper_path=config.helper_path,
+        )
+        runtime = _runtime_store(config, seams.files)
+        self.cache = self._cache(config, seams)
+        self.store: Store = runtime if self.cache is None else LayeredStore([runtime, self.cache])
+
+    def fullness(self) -> Fullness:
+        """Return how full the cache is; zeros where there is none."""
+        cache = self.cache
+        return Fullness() if cache is None else Fullness(cache.held_bytes, cache.bytes_max, cache.free_bytes)
+
+    def _cache(self, config: Config, seams: Seams) -> CacheStore | None:
+        choice = config.cache
+        if choice is None:
+            return None
+        hooks = CacheHooks(is_reachable=self.upstream.is_reachable, wall_s=seams.wall_s)
+        options = CacheOptions(choice.bytes_max, choice.ttl_s)
+        return CacheStore(choice.directory, seams.files, options, hooks, CacheMetrics(seams.registry))
+
+
+@dataclass(frozen=True, slots=True)
+class Rooms:
+    """What a node runs, besides its router and its content."""
+
+    through: Through
+    client: HttpClient
+    front: HttpServer
+    web: HttpServer
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """What the rooms are told of the node that they are in: where it is, whom it trusts, how it says it is ready."""
+
+    running: Running
+    router: Router
+    trust: Trust
+    binding: Callable[[], Binding]
+    readiness: Callable[[], Sequence[str]]
+
+
+def build(config: Config, seams: Seams, content: Content, situation: Situation) -> Rooms:
+    """Build what answers requests."""
+    running, router, trust = situation.running, situation.router, situation.trust
+    metrics = ResolveMetrics(seams.registry)
+    through = Through(
+        content.upstream, content.cache, ThroughOptions(config.first_byte_timeout_s), metrics, seams.hashing
+    )
+    client = HttpClient(seams.network, ClientOptions())
+    race = RaceOptions(config.mirror_resolve_timeout_s, config.mirror_resolve_retries, config.zone)
+    peers = HttpPeers(client, running.node_id, PeersMetrics(seams.registry), signer=trust.signer(router.binding))
+    resolver = MirrorResolver(
+        content.store,
+        Sources(router, peers, Scores(seams.random), race),
+        ResolveOptions(race, _tag_options(config)),
+        metrics,
+        seams.hashing,
+        through=through,
+        confirmed=Confirmed(content.cache),
+    )
+    front = _front(config, seams, resolver, situation)
+    identity = Identity(running.node_id, VERSION, running.registry_address, running.router_address, config.zone)
+    facts = Facts(
+        identity=identity,
+        store=content.store,
+        router=router,
+        readiness=situation.readiness,
+        transfers=resolver.transfers,
+        recent=front.recent,
+        registry=seams.registry,
+        started=trio.current_time(),
+        clock=trio.current_time,
+        cache=content.fullness,
+    )
+    web = Web(facts, default_registry=config.default_registry)
+    return Rooms(through, client, _server(front.handle, seams), _server(web.handle, seams))
+
+
+def _front(config: Config, seams: Seams, resolver: MirrorResolver, situation: Situation) -> Front:
+    metrics = FrontMetrics(seams.registry)
+    return Front(
+        resolver=resolver,
+        filters=config.filters,
+        options=FrontOptions(
+            default_registry=config.default_registry,
+            registries_only=config.registries_only,
+            registries=config.registries.configured,
+            fallback=config.fallback,
+        ),
+        metrics=metrics,
+        pace=Pace(config.upload_rate_max) if config.upload_rate_max else None,
+        admission=situation.trust.admission(situation.binding, seams.network, metrics),
+    )
+
+
+def _server(handler: Handler, seams: Seams) -> HttpServer:
+    return HttpServer(handler, ServerOptions(), wall_s=seams.wall_s)
+
+
+def _tag_options(config: Config) -> TagOptions:
+    return TagOptions(
+        enabled=config.resolve_tags,
+        first_claim_s=config.mirror_resolve_timeout_s,
+        ttl_s=config.tag_ttl_s,
+        ttls_s={each.name: each.tag_ttl_s for each in config.registries if each.tag_ttl_s},
+        stale_max_s=config.tag_stale_max_s,
+        keep_on_upstream_404=config.keep_on_upstream_404,
+    )
+
+
+def _runtime_store(config: Config, files: Files) -> Store:
+    match config.store:
+        case ContainerdStore(sock, namespace, content_path):
+            return containerd.ContainerdStore(containerd.Options(sock, namespace, content_path), files)
+        case LayoutStore(directory):
+            return OciLayoutStore(directory, files)
+        case None:
+            return MemoryStore()
