@@ -15,6 +15,7 @@ COMMANDS: Final = {
     "agent": "Run this node's agent.",
     "status": "Show what an agent holds, knows and does.",
     "find": "Ask an agent who has an image or a blob.",
+    "cache": "Bring images into a cache; list, remove, verify what is in it.",
     "demo": "Run a cluster on this machine: five agents, one of which dies.",
 }
 

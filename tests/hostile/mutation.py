@@ -111,7 +111,19 @@ def of_bytes(samples: Sequence[bytes], inserts: Sequence[bytes]) -> Mutants:
 
 def of_json(samples: Sequence[bytes]) -> Mutants:
     """Change real JSON, as text or part by part."""
-    inserts = (b"{", b"[", b"[" * 3000, b"null", b'"', b"\\ud800", b"1e999", b"9" * 5000, b"\xff", b"NaN", b'{"":' * 300)
+    inserts = (
+        b"{",
+        b"[",
+        b"[" * 3000,
+        b"null",
+        b'"',
+        b"\\ud800",
+        b"1e999",
+        b"9" * 5000,
+        b"\xff",
+        b"NaN",
+        b'{"":' * 300,
+    )
     as_bytes = of_bytes(samples, inserts)
 
     def make(random: Random) -> tuple[str, bytes]:

@@ -61,7 +61,21 @@ INDEXES = [
     encoded(index(ROOT)),
     encoded(index(ROOT, descriptor(mediatype.OCI_INDEX, b"n", annotations={"io.containerd.image.name": "v1"}))),
 ]
-TEXT_INSERTS = (b"/", b":", b"%2e%2e", b"%00", b"\r\n", b"\xff", b"..", b",", b"@", b"-" * 200, b"9" * 5000, b"%", b"a" * 1500)
+TEXT_INSERTS = (
+    b"/",
+    b":",
+    b"%2e%2e",
+    b"%00",
+    b"\r\n",
+    b"\xff",
+    b"..",
+    b",",
+    b"@",
+    b"-" * 200,
+    b"9" * 5000,
+    b"%",
+    b"a" * 1500,
+)
 
 
 def _text(data: bytes) -> str:
@@ -191,26 +205,65 @@ VALUE = (ValueError,)
 INVALID = (Invalid,)
 
 READERS = [
-    Reader("digest", _of_text(Digest.parse), of_bytes([DIGEST.encode(), LONG.encode()], TEXT_INSERTS), INVALID, _same_again(Digest.parse)),
+    Reader(
+        "digest",
+        _of_text(Digest.parse),
+        of_bytes([DIGEST.encode(), LONG.encode()], TEXT_INSERTS),
+        INVALID,
+        _same_again(Digest.parse),
+    ),
     Reader("media type", _of_text(mediatype.check), of_bytes([mediatype.OCI_INDEX.encode()], TEXT_INSERTS), INVALID),
-    Reader("reference", _of_text(Reference.parse), of_bytes(NAMES, TEXT_INSERTS), INVALID, _same_again(Reference.parse)),
+    Reader(
+        "reference", _of_text(Reference.parse), of_bytes(NAMES, TEXT_INSERTS), INVALID, _same_again(Reference.parse)
+    ),
     Reader("strict reference", _of_text(Reference.parse_strict), of_bytes(NAMES, TEXT_INSERTS), INVALID),
     Reader("tag name", _of_text(TagName.parse), of_bytes(NAMES, TEXT_INSERTS), INVALID, _same_again(TagName.parse)),
     Reader("path", _of_text(parse_path), of_bytes(PATHS, TEXT_INSERTS), INVALID, _path_is_plain),
-    Reader("query", _of_text(parse_query), of_bytes([b"ns=docker.io&n=5&last=a", b"ns=ghcr.io&artifactType=a%2Fb"], TEXT_INSERTS), (Refused, Invalid)),
+    Reader(
+        "query",
+        _of_text(parse_query),
+        of_bytes([b"ns=docker.io&n=5&last=a", b"ns=ghcr.io&artifactType=a%2Fb"], TEXT_INSERTS),
+        (Refused, Invalid),
+    ),
     Reader("manifest", _walk, of_json(DOCUMENTS), INVALID),
     Reader("layout index", _edit, of_json(INDEXES), INVALID),
     Reader("layout marker", check_marker, of_json([b'{"imageLayoutVersion": "1.0.0"}']), INVALID),
     Reader("range", _range, of_bytes(RANGES, TEXT_INSERTS), (Unsatisfiable,), _within),
-    Reader("content range", lambda data: parse_content_range(data.decode("latin-1")), of_bytes(RANGES, TEXT_INSERTS), VALUE, _consistent),
+    Reader(
+        "content range",
+        lambda data: parse_content_range(data.decode("latin-1")),
+        of_bytes(RANGES, TEXT_INSERTS),
+        VALUE,
+        _consistent,
+    ),
     Reader("node id", _of_text(parse_node_id), of_bytes([b"ab" * 20], TEXT_INSERTS), VALUE),
     Reader("proof", _proof, of_bytes([PROOF.encode()], TEXT_INSERTS), (Unproven,), _only_the_real),
-    Reader("address", _of_text(Address.parse), of_bytes([b"10.0.0.1:80", b"[fd00::1]:29998", b"[fe80::1%eth0]:1"], TEXT_INSERTS), VALUE),
-    Reader("gRPC messages", _unframe, of_bytes(MESSAGES, (b"\x00\x00\x00\x00\x00", b"\x00\xff\xff\xff\xff", b"\x01")), (FramingError,)),
+    Reader(
+        "address",
+        _of_text(Address.parse),
+        of_bytes([b"10.0.0.1:80", b"[fd00::1]:29998", b"[fe80::1%eth0]:1"], TEXT_INSERTS),
+        VALUE,
+    ),
+    Reader(
+        "gRPC messages",
+        _unframe,
+        of_bytes(MESSAGES, (b"\x00\x00\x00\x00\x00", b"\x00\xff\xff\xff\xff", b"\x01")),
+        (FramingError,),
+    ),
     Reader("containerd's image", _survey, of_bytes([IMAGE.SerializeToString()], PROTOBUF_INSERTS), INVALID),
     Reader("duration", _of_text(parse_duration), of_bytes(DURATIONS, TEXT_INSERTS), VALUE),
     Reader("size", _of_text(parse_size), of_bytes(DURATIONS, TEXT_INSERTS), VALUE),
     Reader("bootstrap setting", _of_text(bootstrap.parse), of_bytes(BOOTSTRAPS, TEXT_INSERTS), VALUE),
-    Reader("filters", lambda data: Filters([_text(data)]), of_bytes(PATTERNS, (b"(", b"[", b"{9999999999}", b"*", b"\\", b"(?P<", b"\xff")), VALUE),
-    Reader("key file", parse_keys, of_bytes([b"a" * 64 + b"\n" + b"b" * 64 + b"\n"], (b"\n", b"\r", b"\0", b"\xff", b" ")), (BadKeyFile,)),
+    Reader(
+        "filters",
+        lambda data: Filters([_text(data)]),
+        of_bytes(PATTERNS, (b"(", b"[", b"{9999999999}", b"*", b"\\", b"(?P<", b"\xff")),
+        VALUE,
+    ),
+    Reader(
+        "key file",
+        parse_keys,
+        of_bytes([b"a" * 64 + b"\n" + b"b" * 64 + b"\n"], (b"\n", b"\r", b"\0", b"\xff", b" ")),
+        (BadKeyFile,),
+    ),
 ]

@@ -168,7 +168,15 @@ HONEST: dict[str, Message] = {
     api_paths.CONTENT_READ: api.ReadContentResponse(data=MANIFEST),
     api_paths.SUBSCRIBE: api.Envelope(topic="/images/create"),
 }
-PROTOBUF_INSERTS = (b"\xff" * 10, b"\x0a\xff\xff\xff\xff\x07", b"\x12", b"\x00", b"\x7a\x02", b"/../../etc/shadow", b"\xff\xfe")
+PROTOBUF_INSERTS = (
+    b"\xff" * 10,
+    b"\x0a\xff\xff\xff\xff\x07",
+    b"\x12",
+    b"\x00",
+    b"\x7a\x02",
+    b"/../../etc/shadow",
+    b"\xff\xfe",
+)
 
 
 class Containerd:
@@ -224,9 +232,7 @@ def _wrapped(samples: list[bytes]) -> Mutants:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-async def test_changed_messages(
-    seed: int, long: bool, autojump_clock: Any, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_changed_messages(seed: int, long: bool, autojump_clock: Any, caplog: pytest.LogCaptureFixture) -> None:
     """Whatever containerd's messages hold, the store runs on, lists nothing unread, and follows it once it is honest."""
     random = Random(seed)
     samples = [message.SerializeToString() for message in HONEST.values()] + [EVENT.SerializeToString()]

@@ -83,7 +83,9 @@ async def _count(answer: Any, expected: int) -> int:
     return total
 
 
-async def attack(ask: Callable[[ScriptedNetwork, Random], Any], mutants: Mutants, errors: Any, what: str, cases: int) -> None:
+async def attack(
+    ask: Callable[[ScriptedNetwork, Random], Any], mutants: Mutants, errors: Any, what: str, cases: int
+) -> None:
     """Let a peer say mutants, cut anywhere, to as many questions; every connection is closed after each."""
     random = Random(what)
     for case in range(cases):

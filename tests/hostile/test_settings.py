@@ -99,8 +99,14 @@ def test_any_file(file: Path, long: bool) -> None:
     """Whatever a file holds, it is read, or refused in one line; so is any text in place of any value."""
     key = st.sampled_from([setting.key for setting in SETTINGS])
     values = st.text(max_size=60) | st.integers() | st.booleans() | st.sampled_from(["[1]", "{a=1}", "07:32:00", "inf"])
-    lines = st.builds(lambda key, value: f"{key} = {value if not isinstance(value, bool) else str(value).lower()}", key, values)
-    documents = st.lists(lines | st.text(max_size=30), max_size=4).map("\n".join).map(lambda text: text.encode("utf-8", "replace"))
+    lines = st.builds(
+        lambda key, value: f"{key} = {value if not isinstance(value, bool) else str(value).lower()}", key, values
+    )
+    documents = (
+        st.lists(lines | st.text(max_size=30), max_size=4)
+        .map("\n".join)
+        .map(lambda text: text.encode("utf-8", "replace"))
+    )
     reader = from_file(file)
 
     @settings(max_examples=3_000 if long else 200, deadline=None)

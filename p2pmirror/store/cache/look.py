@@ -44,6 +44,7 @@ class Looking:
 
         `pinned` is told the pins that are there, before the first walk counts.
         """
+        self.damaged: frozenset[Digest] = frozenset()  # found by the last look to have lost their size
         self.strange: set[Digest] = set()  # blobs without a record, not hashed yet
         self._shelf = shelf
         self._directory = directory
@@ -63,6 +64,7 @@ class Looking:
             begun = self._shelf.change
             found = await self._walker.walk({entry.digest: entry.record for entry in self._shelf})
             damaged = await self._take_in(found, begun)
+            self.damaged = frozenset(damaged)
             known = [each for each in self._shelf if each.change <= begun]
             self._shelf.drop([each.digest for each in known if found.blobs.get(each.digest) != each.size])
             self._tags.take_in(found.tags, begun)

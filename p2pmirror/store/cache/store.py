@@ -284,9 +284,24 @@ class CacheStore:
             self._trouble = None
 
     @property
-    def strange(self) -> int:
-        """How many blobs have no record and are still to be hashed."""
-        return len(self._looking.strange)
+    def strange(self) -> frozenset[Digest]:
+        """The blobs that have no record and are still to be hashed."""
+        return frozenset(self._looking.strange)
+
+    @property
+    def damaged(self) -> frozenset[Digest]:
+        """What the last look found to have lost its size, and removed."""
+        return self._looking.damaged
+
+    @property
+    def tags(self) -> list[TagInfo]:
+        """Every tag that is remembered, whether what it stands for is here or not."""
+        return [tag.info for tag in self._shelf.tags]
+
+    async def reach(self, tag: TagInfo) -> list[Entry]:
+        """Return what is here of what a tag stands for."""
+        survey = await self._documents.survey([(Descriptor(tag.media_type, tag.digest, tag.size), ())])
+        return [entry for digest in survey.found() if (entry := self._shelf.get(digest)) is not None]
 
     async def adopt(self) -> int:
         """Hash the blobs that have no record; list the right ones, remove the wrong ones; say how many were wrong."""

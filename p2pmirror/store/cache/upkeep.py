@@ -4,7 +4,7 @@ Laws: whatever the disk refuses is said once, and tried again later; a look at t
 its directories until one of them has changed.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import replace
 from math import inf
 from typing import Protocol
@@ -35,8 +35,8 @@ class Looks(Protocol):
         ...
 
     @property
-    def strange(self) -> int:
-        """How many have no record."""
+    def strange(self) -> Collection[Digest]:
+        """What has no record."""
         ...
 
     def complain(self, error: MirrorError) -> None:
