@@ -44,6 +44,7 @@ from p2pmirror.upstream.metrics import UpstreamMetrics
 from p2pmirror.upstream.options import RegistryOptions
 from p2pmirror.upstream.tokens import Tokens
 from p2pmirror.upstream.transport import RegistryTransport
+from p2pmirror.upstream.urls import read_url
 from p2pmirror.version import VERSION
 
 REDIRECTS_MAX: Final = 5  # a registry's mirror, its blob store, that one's region: real chains have three
@@ -169,12 +170,8 @@ class Asker:
             seen.add(url)
 
     def _redirected(self, url: httpx.URL, location: str) -> httpx.URL:
-        try:
-            found = url.join(location).copy_with(fragment=None)
-        except (httpx.InvalidURL, ValueError):
-            raise UpstreamRefused(f"{self.name} redirects to what is no URL", status=502) from None
-        allowed = {"https"} if self._secure else {"http", "https"}
-        if found.scheme not in allowed or not found.host or found.userinfo:
+        found = read_url(location, url, {"https"} if self._secure else {"http", "https"})
+        if found is None:
             raise UpstreamRefused(f"{self.name} redirects to what is not followed", status=502)
         return found
 

@@ -21,7 +21,7 @@ from p2pmirror.upstream.asking import Asker
 
 TRIES_MAX: Final = 5  # openings without progress
 PROGRESS_BYTES: Final = 16 << 10  # 16 KiB of an opening are progress: one byte each time would never end
-PAUSE_S: Final = 0.25  # before the first opening again; then twice as long each time, as the governor has it
+PAUSE_S: Final = 0.25  # after an opening without progress; then twice as long each time
 END_S_MAX: Final = 1.0  # for the end of a body whose bytes are all here
 
 _CONTENT_RANGE: Final = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})")
@@ -168,7 +168,8 @@ class RegistryDownload:
         final = isinstance(error, UpstreamRefused) and (error.status < 500 or error.status == 502)
         if final or self._tries >= TRIES_MAX:
             raise error
-        await trio.sleep(PAUSE_S * 2.0**self._tries * (1 + self._asker.random.random()))
+        if self._tries > 1:
+            await trio.sleep(PAUSE_S * 2.0 ** (self._tries - 2) * (1 + self._asker.random.random()))
 
     async def _finish(self) -> None:
         """See to it that the body ends where it should, and let go of its connection."""

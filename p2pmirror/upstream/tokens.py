@@ -22,6 +22,7 @@ import trio
 from p2pmirror.errors import MirrorError, UpstreamRefused
 from p2pmirror.upstream.challenge import Challenge
 from p2pmirror.upstream.credentials.login import Login
+from p2pmirror.upstream.urls import read_url
 
 CLIENT_ID: Final = "p2pmirror"
 TOKENS_MAX: Final = 1024  # kept at a time: one a repository and account
@@ -124,12 +125,9 @@ def key_of(challenge: Challenge, repository: str, login: Login | None) -> TokenK
 
 
 def _realm(text: str, *, plain: bool) -> httpx.URL:
-    try:
-        realm = httpx.URL(text)
-    except (httpx.InvalidURL, ValueError):
-        raise UpstreamRefused("the registry names no token server", status=502) from None
-    if realm.scheme not in ({"http", "https"} if plain else {"https"}) or not realm.host or realm.userinfo:
-        raise UpstreamRefused(f"the registry's token server at {realm.host or 'no host'} is not https", status=502)
+    realm = read_url(text, None, {"http", "https"} if plain else {"https"})
+    if realm is None:
+        raise UpstreamRefused("the registry's token server is none that is asked", status=502)
     return realm
 
 

@@ -26,6 +26,7 @@ class TokenServer:
 
     certificate: Path
     key: Path
+    url: str = ""  # where it is, once it is served
     needs_login: bool = False
     delay_s: float = 0.0
     status: int | None = None
