@@ -22,7 +22,7 @@ PULL_S = 20.0  # 2.7 s undisturbed; a second to notice; half of it twice, and wh
 
 @pytest.mark.parametrize("failure", ["kill", "freeze", "unplug"])
 async def test_a_pull_goes_on_when_the_serving_node_fails(cluster: Lab, failure: str) -> None:
-    """Kill -9 or SIGSTOP of the serving agent, or its link down, mid-layer: the other holder sends the rest, exactly."""
+    """Kill -9 or SIGSTOP of the serving agent, or its link down, mid-layer: the other holder sends the rest."""
     one, two, puller, _ = cluster.nodes
     image = cluster.image([LAYER_BYTES])
     tar = image.tar(cluster.directory / f"{failure}.tar", NAME)
