@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import pytest
 
-from tests.lab.agent import OBSERVABILITY_PORT
+from tests.lab.agent import OBSERVABILITY_PORT, REGISTRY_PORT
 from tests.lab.images import Image
 from tests.lab.lab import Lab, Node
 from tests.lab.process import wait_until
@@ -50,6 +51,28 @@ def test_the_agent_goes_on_after_containerd_went_and_came_back(cluster: Lab, hel
     first.containerd.import_tar(image.tar(cluster.directory / f"{end}.tar", NAME))
 
     _wait_for_all(cluster, image, {first}, timeout_s=BACK_S)
+
+
+def test_what_is_held_is_served_while_containerd_restarts(cluster: Lab, held: Image, *, long: bool) -> None:
+    """While containerd restarts again and again, its node's blobs go on being served, here and to peers, each exact."""
+    first, second, *_ = cluster.nodes
+    (layer, _) = held.layers
+    expected = held.blob(layer).read_bytes()
+    statuses: list[int] = []
+    restarts = 10 if long else 3
+    with ThreadPoolExecutor(1) as threads:
+        restarting = threads.submit(lambda: [first.containerd.restart() for _ in range(restarts)])
+        while not restarting.done():
+            for node in (first, second):
+                reply = node.host.request(REGISTRY_PORT, f"/v2/{held.repository}/blobs/{layer}?ns={NAME}")
+                statuses.append(reply.status)
+                assert reply.status != 200 or reply.body == expected
+        restarting.result()
+
+    assert set(statuses) == {200}
+    wait_until(lambda: first.agent.readiness() == "", "the agent is ready again", timeout_s=BACK_S)
+    second.containerd.pull(held.name(NAME))
+    assert second.containerd.verified(held)
 
 
 def test_a_removed_image_is_asked_of_nobody(cluster: Lab, held: Image) -> None:

@@ -1,4 +1,4 @@
-"""The node that serves a layer fails in the middle of it: its agent is killed or frozen, or its cable is pulled."""
+"""The node that serves a layer fails in the middle of it: killed, frozen, without its cable, or lying."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from functools import partial
 import pytest
 import trio
 
+from tests.lab import liar
+from tests.lab.containerd import PullFailed
 from tests.lab.lab import Lab, Node, at_once
+from tests.lab.liar import Liar
 from tests.lab.process import wait_until
 from tests.lab.registry import NAME
 
@@ -51,6 +54,32 @@ async def test_a_pull_goes_on_when_the_serving_node_fails(cluster: Lab, failure:
     assert puller.containerd.verified(image)
     assert len(failed) == 1
     assert puller.agent.metric("resolve_resumes_total") - resumes >= 1
+
+
+def test_containerd_keeps_nothing_wrong_and_can_pull_again(cluster: Lab) -> None:
+    """What a liar sent of a layer is not committed; the pull that the kubelet makes next succeeds, every byte right."""
+    lying, _, puller, _ = cluster.nodes
+    image = cluster.image([4 * MIB])
+    cluster.registry.push(image)
+    before = dict(lying.agent.settings)
+    lying.agent.stop()
+    lying.agent.settings |= liar.settings(lying.host)
+    try:
+        with Liar(lying.host, liar.changes_a_layer) as peer:
+            lying.agent.start()
+            lying.containerd.import_tar(image.tar(cluster.directory / "lie.tar", NAME))
+            wait_until(lambda: all(puller.agent.find(key) for key in (*image.here, image.name(NAME))), "known")
+            with pytest.raises(PullFailed):
+                puller.containerd.pull(image.name(NAME))
+            assert not puller.containerd.verified(image)
+
+            puller.containerd.pull(image.name(NAME))
+
+        assert puller.containerd.verified(image)
+        assert peer.asked[image.layers[0]] == 1
+    finally:
+        lying.agent.stop()
+        lying.agent.settings = before
 
 
 async def _fail_in_the_middle(sent_before: dict[Node, int], failure: str, failed: list[Node]) -> None:

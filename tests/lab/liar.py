@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Final, Self
 
+from p2pmirror.resolve.small import SMALL_BYTES_MAX
 from tests.lab.agent import REGISTRY_PORT
 from tests.lab.network import Host, Reply
 
@@ -138,6 +139,11 @@ def has_a_page(client: socket.socket, reply: Reply) -> None:
     """Answer 200 with what a proxy in trouble says."""
     page = b"<html><h1>502 Bad Gateway</h1></html>"
     client.sendall(head_of(Reply(200, {"Content-Type": "text/html"}, page), length=len(page)) + page)
+
+
+def changes_a_layer(client: socket.socket, reply: Reply) -> None:
+    """Change a byte of what is too large to be read whole before it is passed on."""
+    (changes_a_byte if len(reply.body) > SMALL_BYTES_MAX else honest)(client, reply)
 
 
 def changes_a_byte(client: socket.socket, reply: Reply) -> None:
