@@ -20,6 +20,7 @@ MIB = 1024 * 1024
 LAYER_BYTES = 32 * MIB
 LINK_BITS_PER_S = 100_000_000  # the layer takes 2.7 s, so that "the middle" is easily met
 MIDDLE_BYTES = LAYER_BYTES // 4
+BACK_OFF_S = 10.0  # the kubelet's, before it pulls again
 PULL_S = 20.0  # 2.7 s undisturbed; a second to notice; half of it twice, and what a slow machine adds
 
 
@@ -72,6 +73,8 @@ def test_containerd_keeps_nothing_wrong_and_can_pull_again(cluster: Lab) -> None
             with pytest.raises(PullFailed):
                 puller.containerd.pull(image.name(NAME))
             assert not puller.containerd.verified(image)
+            gone = partial(_nothing_is_half_done, puller)
+            wait_until(gone, "containerd has collected what it could not commit", timeout_s=BACK_OFF_S)
 
             puller.containerd.pull(image.name(NAME))
 
@@ -80,6 +83,10 @@ def test_containerd_keeps_nothing_wrong_and_can_pull_again(cluster: Lab) -> None
     finally:
         lying.agent.stop()
         lying.agent.settings = before
+
+
+def _nothing_is_half_done(node: Node) -> bool:
+    return len(node.containerd.ctr("content", "active").splitlines()) == 1  # the heading
 
 
 async def _fail_in_the_middle(sent_before: dict[Node, int], failure: str, failed: list[Node]) -> None:
