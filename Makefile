@@ -1,7 +1,7 @@
 # What is done with this checkout: `make help` lists it. CI runs the same targets (.ci/run).
 #
 # PYTHON=python3.12   which Python the environment is made with (3.11 or newer)
-# ARGS="-k names"     more arguments for demo, test, e2e and bench
+# ARGS="-k names"     more arguments for demo, test, e2e, bench and soak
 
 PYTHON ?= python3
 ARGS ?=
@@ -13,7 +13,7 @@ STATE := $(shell { cat requirements/dev.txt pyproject.toml tools/setup.sh; $(PYT
 READY := $(VENV)/ready-$(STATE)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test e2e lint fmt bench lock proto clean packages
+.PHONY: help setup demo test e2e lint fmt bench soak lock proto clean packages
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -46,6 +46,9 @@ fmt: setup ## format the code and mend what can be mended
 
 bench: setup packages ## measure side by side with nginx and docker-registry
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+soak: setup ## eight agents under random pulls and faults for ten minutes (CI: one), then a look at what is left behind
+	@$(BIN)/python -m soak --seconds $(if $(filter true,$(CI)),60,600) $(ARGS)
 
 lock: setup ## resolve the packages and write them with their hashes
 	$(BIN)/uv pip compile -q --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \

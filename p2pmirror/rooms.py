@@ -35,6 +35,7 @@ from p2pmirror.store.memory import MemoryStore
 from p2pmirror.store.ocilayout import OciLayoutStore
 from p2pmirror.store.protocol import Store
 from p2pmirror.upstream.client import RegistriesUpstream
+from p2pmirror.telemetry.metrics import Room
 from p2pmirror.version import VERSION
 from p2pmirror.web.facts import Cache as Fullness
 from p2pmirror.web.facts import Facts, Identity
@@ -45,6 +46,7 @@ from p2pmirror.wire.http import Handler
 from p2pmirror.wire.http_client import ClientOptions, HttpClient
 from p2pmirror.wire.http_server import HttpServer, ServerOptions
 from p2pmirror.wire.identity import NodeId
+from p2pmirror.wire.metrics import count_connections
 from p2pmirror.wire.network import Network
 from p2pmirror.wire.pacing import Pace
 
@@ -167,7 +169,20 @@ def build(config: Config, seams: Seams, content: Content, situation: Situation) 
         cache=content.fullness,
     )
     web = Web(facts, default_registry=config.default_registry)
-    return Rooms(through, client, _server(front.handle, seams), _server(web.handle, seams))
+    rooms = Rooms(through, client, _server(front.handle, seams), _server(web.handle, seams))
+    _count(rooms, seams.registry)
+    return rooms
+
+
+def _count(rooms: Rooms, registry: CollectorRegistry) -> None:
+    """Let what is open be seen, so that what stays open by mistake is."""
+    count_connections(
+        registry,
+        kept=lambda: rooms.client.kept,
+        served=lambda: rooms.front.connections + rooms.web.connections,
+    )
+    tasks = Room(registry, "node").gauge("running_tasks", "Tasks of this process that have not ended.")
+    tasks.child().set_function(lambda: trio.lowlevel.current_statistics().tasks_living)
 
 
 def _front(config: Config, seams: Seams, resolver: MirrorResolver, situation: Situation) -> Front:

@@ -89,6 +89,13 @@ class HttpClient:
         finally:
             response.close()
 
+    async def let_go_of_old(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Close kept connections as they become too old, until cancelled: without questions nothing else would."""
+        task_status.started()
+        while True:
+            await trio.sleep(self._options.idle_s / 2)
+            _drop(self._pool.expire(trio.current_time()))
+
     async def aclose(self) -> None:
         """Close the kept connections; those in use are closed with their answers. Never waits."""
         self._closed = True
