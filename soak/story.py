@@ -78,7 +78,7 @@ class Story:
     async def _all_right_at(self, node: Node) -> None:
         for digest in self.content.layers:
             with trio.move_on_after(FOUND_S):
-                while await self._pull(node, digest) != "right":
+                while await self._pull(node, digest) != "right":  # noqa: ASYNC110  # other processes: nothing wakes us
                     await trio.sleep(0.5)
                 continue
             raise Violated(f"{node} does not get {digest} although all nodes run")
