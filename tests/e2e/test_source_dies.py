@@ -7,6 +7,7 @@ from functools import partial
 import pytest
 import trio
 
+from tests.groups import leave_out
 from tests.lab import liar
 from tests.lab.containerd import PullFailed
 from tests.lab.lab import Lab, Node, at_once
@@ -25,9 +26,11 @@ PULL_S = 20.0  # 2.7 s undisturbed; a second to notice; half of it twice, and wh
 
 
 @pytest.mark.parametrize("failure", ["kill", "freeze", "unplug"])
-async def test_a_pull_goes_on_when_the_serving_node_fails(cluster: Lab, failure: str) -> None:
+async def test_a_pull_goes_on_when_the_serving_node_fails(cluster: Lab, failure: str, *, long: bool) -> None:
     """Kill -9 or SIGSTOP of the serving agent, or its link down, mid-layer: the other holder sends the rest."""
     one, two, puller, _ = cluster.nodes
+    if failure != "kill" and puller.containerd.build.major > 1 and not long:
+        leave_out("long", "frozen and unplugged nodes with one containerd only", mendable=False)
     image = cluster.image([LAYER_BYTES])
     tar = image.tar(cluster.directory / f"{failure}.tar", NAME)
     for node in (one, two):

@@ -27,6 +27,7 @@ class Agent:
         self.host = host
         self.url = f"http://127.0.0.1:{REGISTRY_PORT}"
         self.process: Process | None = None
+        self.run_by: list[str] = []  # a command that runs it: faketime
         self.settings = {
             "registry_addr": f":{REGISTRY_PORT}",
             "router_addr": f":{ROUTER_PORT}",
@@ -49,7 +50,8 @@ class Agent:
     def launch(self) -> None:
         """Start it without waiting for it."""
         environment = {f"P2PMIRROR_{key.upper()}": value for key, value in self.settings.items()}
-        self.process = self.host.start("agent", [sys.executable, "-m", "p2pmirror", "agent"], environment)
+        argv = [*self.run_by, sys.executable, "-m", "p2pmirror", "agent"]
+        self.process = self.host.start("agent", argv, environment)
 
     def wait(self) -> None:
         """Wait until a launched agent is ready; raises RuntimeError with the end of its log."""

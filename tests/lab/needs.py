@@ -5,7 +5,19 @@ from __future__ import annotations
 import os
 import shutil
 
-TOOLS = ("containerd", "ctr", "runc", "docker-registry", "skopeo", "ip", "tc", "nsenter", "setpriv", "mount")
+TOOLS = (
+    "containerd",
+    "ctr",
+    "runc",
+    "docker-registry",
+    "skopeo",
+    "ip",
+    "tc",
+    "nsenter",
+    "setpriv",
+    "mount",
+    "faketime",
+)
 
 
 def missing() -> str:

@@ -126,6 +126,12 @@ class Host:
         """Pull the cable at the switch, or put it back."""
         _call("ip", "-n", self._network.switch, "link", "set", self._port, "up" if up else "down")
 
+    def move(self, number: int) -> None:
+        """Give it another address, as a machine has that comes back; what listened at the old one is cut off."""
+        _call("ip", "-n", self.namespace, "address", "flush", "dev", "eth0")
+        self.address = f"{SUBNET}.{number}"
+        _call("ip", "-n", self.namespace, "address", "add", f"{self.address}/24", "dev", "eth0")
+
     @property
     def _port(self) -> str:
         return f"p-{self.name}"

@@ -22,6 +22,7 @@ need nsenter util-linux
 need setpriv util-linux
 need nginx nginx-light
 need ps procps
+need faketime faketime
 # the tests of the status page; Ubuntu has it as a snap only, which a container cannot install
 grep -qs '^ID=debian$' /etc/os-release && need "${CHROMIUM:-chromium}" chromium
 [ -n "$lacking" ] || exit 0
