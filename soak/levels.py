@@ -10,11 +10,9 @@ from typing import Final
 
 MIB: Final = 1 << 20
 SLACK: Final[Mapping[str, float]] = {
-    "memory_bytes": 12
-    * MIB,  # what the allocator keeps of a hundred relays; a leak of 1 KiB a pull is more in ten minutes
+    "memory_bytes": 12 * MIB,  # what the allocator keeps of a hundred relays
     "descriptors": 6,  # a page being asked for, a thread's pipe
     "tasks": 4,  # the same page's
-    "served_connections": 2,
     "requests": 0,
     "members": 0,
     "records": 0,
@@ -29,7 +27,6 @@ class Level:
     memory_bytes: float
     descriptors: float  # without kept connections and those that are being served
     tasks: float
-    served_connections: float
     requests: float  # being answered
     members: float  # alive
     records: float  # of the routing table that are kept here
@@ -43,7 +40,6 @@ def level_of(metrics: Mapping[str, float], records: int) -> Level:
         memory_bytes=metrics["process_resident_memory_bytes"],
         descriptors=metrics["process_open_fds"] - metrics["p2pmirror_wire_kept_connections"] - connections,
         tasks=metrics["p2pmirror_node_running_tasks"] - connections,
-        served_connections=0,
         requests=metrics["p2pmirror_front_in_flight_requests"],
         members=metrics["members_alive"],
         records=records,

@@ -6,7 +6,7 @@ import pytest
 
 from p2pmirror.oci import Digest
 from p2pmirror.peers import scores as module
-from p2pmirror.peers.scores import BAN_S, FAILURE_S, Scores
+from p2pmirror.peers.scores import BAN_S, FAILURE_S, RATED_BYTES_MIN, RATES_MAX, Scores
 from p2pmirror.wire.identity import NodeId
 
 A, B, C = (NodeId(bytes([number]) * 20) for number in (1, 2, 3))
@@ -103,3 +103,24 @@ def test_the_one_with_fewer_requests_in_flight_is_asked(scores: Scores) -> None:
     scores.ended(A)
     scores.ended(A)
     assert min(share(scores, [(A, True), (B, True)]).values()) > 60
+
+
+def test_what_is_usual_is_the_median_of_large_transfers(scores: Scores) -> None:
+    """Small ones tell about round trips; nothing is usual before there was one; old ones are forgotten."""
+    scores.ended(A, RATED_BYTES_MIN - 1, 1.0)
+    assert scores.usual_rate() is None
+    for megabytes in (1, 2, 90):
+        scores.ended(A, megabytes * 1_000_000, 1.0)
+    assert scores.usual_rate() == 2_000_000
+    for _ in range(RATES_MAX):
+        scores.ended(B, 7_000_000, 1.0)
+    assert scores.usual_rate() == 7_000_000
+
+
+def test_a_short_ban_does_not_end_a_long_one(scores: Scores) -> None:
+    """A peer that lied stays banned when it is given up for a moment later."""
+    scores.ban(A, ONE, 0.0)
+    scores.ban(A, ONE, 1.0, 5.0)
+    assert scores.banned(A, ONE, BAN_S - 1)
+    scores.ban(B, ONE, 0.0, 5.0)
+    assert not scores.banned(B, ONE, 5.0)

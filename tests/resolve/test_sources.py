@@ -12,6 +12,7 @@ from p2pmirror.resolve.delivery import GIVE_UP_S, RATE_MIN, SLOW_S
 from p2pmirror.resolve.supply import GIVEN_UP_S
 from p2pmirror.resolve.want import Arriving, InHand, Want
 from p2pmirror.routing.protocol import Provider, key_of
+from tests.cancellation import cancel_at_every_checkpoint
 from tests.resolve.fakes import KeptSink, Script, address, node
 from tests.resolve.test_resolver import DATA, DIGEST, World, blob
 
@@ -146,3 +147,18 @@ async def test_a_range_from_peers_of_different_lengths(autojump_clock: MockClock
         assert isinstance(found, Arriving)
         assert found.end == found.content.size
         found.close()
+
+
+async def test_cancelling_a_small_blob_anywhere_leaves_nothing_open() -> None:
+    """A client that leaves while a small blob is read, or the next peer asked, leaves no answer open."""
+    digest = Digest.of(SMALL)
+    worlds: list[World] = []
+
+    async def pull() -> None:
+        worlds.append(World({1: Script(PAGE), 2: Script(SMALL, chunk=500)}, has=(digest,)))
+        await worlds[-1].find(Want("blob", "docker.io", "library/app", digest))
+
+    async def check() -> None:
+        assert worlds[-1].peers.open == 0
+
+    assert await cancel_at_every_checkpoint(pull, check) > 3

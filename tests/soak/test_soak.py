@@ -10,7 +10,7 @@ import pytest
 from soak.levels import SLACK, Level, complaints
 
 ROOT = Path(__file__).parents[2]
-AT_REST = Level(45e6, 12, 20, 0, 0, 7, 100, 10)
+AT_REST = Level(45e6, 12, 20, 0, 7, 100, 10)
 
 
 def run(*arguments: str, timeout_s: float) -> subprocess.CompletedProcess[str]:
