@@ -46,7 +46,7 @@ from p2pmirror.wire.http import Handler
 from p2pmirror.wire.http_client import ClientOptions, HttpClient
 from p2pmirror.wire.http_server import HttpServer, ServerOptions
 from p2pmirror.wire.identity import NodeId
-from p2pmirror.wire.metrics import count_connections
+from p2pmirror.wire.metrics import WireMetrics
 from p2pmirror.wire.network import Network
 from p2pmirror.wire.pacing import Pace
 
@@ -176,10 +176,8 @@ def build(config: Config, seams: Seams, content: Content, situation: Situation) 
 
 def _count(rooms: Rooms, registry: CollectorRegistry) -> None:
     """Let what is open be seen, so that what stays open by mistake is."""
-    count_connections(
-        registry,
-        kept=lambda: rooms.client.kept,
-        served=lambda: rooms.front.connections + rooms.web.connections,
+    WireMetrics(registry).follow(
+        kept=lambda: rooms.client.kept, served=lambda: rooms.front.connections + rooms.web.connections
     )
     tasks = Room(registry, "node").gauge("running_tasks", "Tasks of this process that have not ended.")
     tasks.child().set_function(lambda: trio.lowlevel.current_statistics().tasks_living)

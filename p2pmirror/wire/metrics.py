@@ -7,10 +7,16 @@ from prometheus_client import CollectorRegistry
 from p2pmirror.telemetry.metrics import Room
 
 
-def count_connections(registry: CollectorRegistry, *, kept: Callable[[], int], served: Callable[[], int]) -> None:
-    """Register gauges of the idle connections to peers, and of those that come in."""
-    room = Room(registry, "wire")
-    room.gauge(
-        "kept_connections", "Idle connections to peers that are kept for the next question."
-    ).child().set_function(kept)
-    room.gauge("served_connections", "Connections of clients and peers, idle ones too.").child().set_function(served)
+class WireMetrics:
+    """How many connections are open."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        """Register with `registry`."""
+        room = Room(registry, "wire")
+        self._kept = room.gauge("kept_connections", "Idle connections to peers, kept for the next question.").child()
+        self._served = room.gauge("served_connections", "Connections of clients and peers, idle ones too.").child()
+
+    def follow(self, *, kept: Callable[[], int], served: Callable[[], int]) -> None:
+        """Ask these whenever somebody looks."""
+        self._kept.set_function(kept)
+        self._served.set_function(served)
