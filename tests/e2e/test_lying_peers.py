@@ -15,6 +15,7 @@ pytestmark = pytest.mark.lab
 
 MIB = 1024 * 1024
 LAYER_BYTES = 4 * MIB
+TRIES = 5  # a liar that is slower than 50 ms, on a busy machine, is overtaken by the honest one
 ON_TIME_S = 6.0  # a second to notice, two to be sure that it is slow, and what a busy machine adds
 
 IS_CUT = [liar.has_too_few, liar.has_too_many, liar.changes_a_byte]
@@ -41,11 +42,13 @@ def test_wrong_content_never_ends_cleanly(crew: Crew, lie: Lie) -> None:
     asking, honest, lying, *_ = crew.mates
     image = crew.image(LAYER_BYTES)
     (layer,) = image.layers
-    hold(asking, image, lying, honest)
+    hold(asking, image, lying)
     with Liar(lying.host, lie) as peer:
         got = asking.get(layer)
         assert (got.status, got.is_cut) == (200, True)
         assert got.seconds < ON_TIME_S
+        honest.put(image)
+        asking.wait_known(layer, lying, honest)
         for _ in range(3):
             again = asking.get(layer)
             assert (again.status, again.body == image.content[layer][0]) == (200, True)
@@ -57,14 +60,17 @@ def test_the_same_response_goes_on_from_an_honest_peer(crew: Crew, lie: Lie) -> 
     """The layer comes whole and exact, in one response, within seconds."""
     asking, honest, *liars = crew.mates
     lying = liars[BREAKS.index(lie) if lie in BREAKS else 0]
-    image = crew.image(LAYER_BYTES)
-    (layer,) = image.layers
-    hold(asking, image, lying, honest)
-    with Liar(lying.host, lie) as peer:
-        got = asking.get(layer)
-    assert peer.asked[str(layer)] >= 1
-    assert (got.status, got.is_cut, got.body == image.content[layer][0]) == (200, False, True)
-    assert got.seconds < ON_TIME_S
+    for _ in range(TRIES):
+        image = crew.image(LAYER_BYTES)
+        (layer,) = image.layers
+        hold(asking, image, lying, honest)
+        with Liar(lying.host, lie) as peer:
+            got = asking.get(layer)
+        assert (got.status, got.is_cut, got.body == image.content[layer][0]) == (200, False, True)
+        assert got.seconds < ON_TIME_S
+        if peer.asked[str(layer)]:
+            return
+    pytest.fail("the liar was never asked first")
 
 
 @pytest.mark.parametrize("lie", [*GOES_ON, *IS_CUT], ids=lambda lie: lie.__name__)

@@ -46,25 +46,33 @@ class Contents:
         return self._directory
 
     async def use_directory(self, root: Path | None) -> None:
-        """Read from the directory `root` from now on if it can be opened, else over gRPC."""
+        """Read from the directory `root` from now on if it can be opened, else over gRPC.
+
+        Until that is known what was used before goes on being used: a containerd that restarts changes no content.
+        """
         self._root = root
-        self._directory = None
         if root is None:
             self._say("content is read over gRPC: containerd does not tell where its directory is")
-        await self._look_for_directory()
+        self._directory = await self._opened()
 
     async def _look_for_directory(self) -> None:
         """Try again to open a directory that is not in use: containerd makes it with its first content."""
-        if self._root is None:
-            return
+        self._directory = await self._opened()
+
+    async def _opened(self) -> Path | None:
+        """Return the directory when it can be opened."""
+        root = self._root
+        if root is None:
+            return None
         try:
-            await self._files.names(self._root / "blobs")
+            await self._files.names(root / "blobs")
         except NotHere as error:
             _log.debug("content is read over gRPC: %s", error)
         except MirrorError as error:
             self._say(f"content is read over gRPC: {error}")
         else:
-            self._directory = self._root
+            return root
+        return None
 
     async def confirmed(self, sizes: Mapping[Digest, int]) -> dict[Digest, int]:
         """Return of `sizes` what is really there."""
