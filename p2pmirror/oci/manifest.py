@@ -20,6 +20,9 @@ from p2pmirror.oci.errors import Invalid
 # bytes: what containerd reads of a manifest; registries stop a little earlier, at 4 MiB
 DOCUMENT_BYTES_MAX: Final = 4 * 1048 * 1048
 DESCRIPTORS_MAX: Final = 10_000  # descriptors of one document: overlayfs stacks 500 layers, large indexes name hundreds
+# A JSON object of two bytes takes sixty in memory: without these limits 4 MiB become 125, with them 50 at the very most.
+OBJECTS_MAX: Final = 50_000  # `{` and `[`: a descriptor has three besides itself (platform, annotations, urls)
+VALUES_MAX: Final = 200_000  # commas: twenty of each descriptor; those in use have ten
 
 _PARTS: Final = frozenset({"config", "layers", "blobs", "manifests"})
 _IMAGE_PARTS: Final = frozenset({"config", "layers"})
@@ -85,6 +88,8 @@ def _fields(data: bytes) -> dict[str, Any]:
 def _decoded(data: bytes) -> dict[str, Any]:
     if len(data) > DOCUMENT_BYTES_MAX:
         raise Invalid("MANIFEST_INVALID", f"a manifest has at most {DOCUMENT_BYTES_MAX} bytes, not {len(data)}")
+    if data.count(b"{") + data.count(b"[") > OBJECTS_MAX or data.count(b",") > VALUES_MAX:
+        raise Invalid("MANIFEST_INVALID", f"a manifest has at most {OBJECTS_MAX} objects and {VALUES_MAX} values")
     try:
         value = json.loads(data.decode(), object_pairs_hook=_object, parse_constant=_constant)
     except Invalid:
