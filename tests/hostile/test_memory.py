@@ -110,7 +110,7 @@ async def test_the_worst_heads(unit: bytes) -> None:
     """A connection holds some heads' worth of memory, however much is sent, and however it is cut."""
     options = ServerOptions()
     for start in (b"", b"GET /", b"GET / HTTP/1.1\r\nX: "):
-        data = start + unit * (150_000 // len(unit))
+        data = start + unit * (60_000 // len(unit))
         stream = ScriptedStream([data[at : at + 5000] for at in range(0, len(data), 5000)])
         connection = Connection(stream, echo, options, DateLine(lambda: 0.0))
         gc.collect()
