@@ -13,7 +13,7 @@ STATE := $(shell { cat requirements/dev.txt pyproject.toml tools/setup.sh; $(PYT
 READY := $(VENV)/ready-$(STATE)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test e2e lint fmt bench soak lock proto clean packages
+.PHONY: help setup demo test e2e coverage lint fmt bench soak lock proto clean packages
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -33,6 +33,9 @@ test: setup packages ## run the tests; what needs root and real parts is left ou
 
 e2e: setup packages ## run the long tests too: repeats, many kills, every version of containerd
 	@$(BIN)/pytest --long $(ARGS)
+
+coverage: setup ## hold the modules that only think to every branch
+	@$(BIN)/python -m tests.thinking
 
 lint: setup ## check style, types and which room imports which
 	$(BIN)/ruff check .

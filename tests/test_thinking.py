@@ -11,7 +11,9 @@ import pytest
 
 from tests.thinking import MODULES, ROOT
 
-BANNED = frozenset({"trio", "socket", "time", "random", "os", "logging", "threading", "subprocess", "select", "asyncio"})
+BANNED = frozenset(
+    {"trio", "socket", "time", "random", "os", "logging", "threading", "subprocess", "select", "asyncio"}
+)
 
 
 def imported(tree: ast.AST) -> Iterator[tuple[str, frozenset[str]]]:
@@ -39,7 +41,9 @@ def test_it_waits_for_nothing(path: str) -> None:
 
 def test_the_whole_of_oci_thinks() -> None:
     """A new module of `oci` is held to the same."""
-    there = {str(each.relative_to(ROOT)) for each in (ROOT / "p2pmirror/oci").glob("*.py") if each.name != "__init__.py"}
+    there = {
+        str(each.relative_to(ROOT)) for each in (ROOT / "p2pmirror/oci").glob("*.py") if each.name != "__init__.py"
+    }
     assert there <= set(MODULES)
 
 

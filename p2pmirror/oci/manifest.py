@@ -20,7 +20,7 @@ from p2pmirror.oci.errors import Invalid
 # bytes: what containerd reads of a manifest; registries stop a little earlier, at 4 MiB
 DOCUMENT_BYTES_MAX: Final = 4 * 1048 * 1048
 DESCRIPTORS_MAX: Final = 10_000  # descriptors of one document: overlayfs stacks 500 layers, large indexes name hundreds
-# A JSON object of two bytes takes sixty in memory: without these limits 4 MiB become 125, with them 50 at the very most.
+# A JSON object of two bytes takes sixty in memory: without these limits 4 MiB become 125, with them 50 at most.
 OBJECTS_MAX: Final = 50_000  # `{` and `[`: a descriptor has three besides itself (platform, annotations, urls)
 VALUES_MAX: Final = 200_000  # commas: twenty of each descriptor; those in use have ten
 

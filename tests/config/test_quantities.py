@@ -64,3 +64,11 @@ def test_any_text_is_a_value_or_a_value_error(text: str) -> None:
     for parse in (parse_duration, parse_size, parse_switch):
         with suppress(ValueError):
             assert parse(text) >= 0
+
+
+def test_a_switch_is_true_or_false() -> None:
+    """Nothing else is understood, however much it looks like it."""
+    assert (parse_switch("true"), parse_switch("false")) == (True, False)
+    for text in ("", "True", "yes", "1", "true "):
+        with pytest.raises(ValueError, match="true or false"):
+            parse_switch(text)

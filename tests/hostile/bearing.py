@@ -1,11 +1,12 @@
 """Hands hostile input to a reader, and holds what every reader promises: its own error or none, soon, in one line.
 
-A failing case is printed with its seed and number, and its beginning as hexadecimal; the same seed and number make it again.
+A failing case is printed with its seed and number, and its beginning as hexadecimal; the same two make it again.
 """
 
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from random import Random
 
 import pytest
@@ -80,4 +81,4 @@ def pieces(data: bytes, random: Random) -> Sequence[bytes]:
         return [data[at : at + 1] for at in range(len(data))]
     cuts = sorted(random.randrange(len(data) + 1) for _ in range(random.randint(0, 6)))
     bounds = [0, *cuts, len(data)]
-    return [part for start, end in zip(bounds, bounds[1:], strict=False) if (part := data[start:end])]
+    return [part for start, end in pairwise(bounds) if (part := data[start:end])]

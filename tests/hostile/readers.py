@@ -88,7 +88,7 @@ def _of_text(read: Callable[[str], object]) -> Callable[[bytes], object]:
 
 
 def _same_again(parse: Callable[[str], object]) -> Callable[[bytes, object], None]:
-    """What was read can be written, and read again as the same."""
+    """Hold that what was read can be written, and read again as the same."""
 
     def hold(_data: bytes, value: object) -> None:
         assert parse(str(value)) == value
@@ -133,7 +133,7 @@ def _range(data: bytes) -> object:
 
 
 def _within(_data: bytes, value: Any) -> None:
-    assert value is None or (value.count >= 1 and 0 <= value.offset and value.offset + value.count <= SIZE)
+    assert value is None or (value.count >= 1 and value.offset >= 0 and value.offset + value.count <= SIZE)
 
 
 def _consistent(_data: bytes, value: Any) -> None:

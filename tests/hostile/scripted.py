@@ -1,4 +1,4 @@
-"""A connection whose other end is a script: it says its pieces one after the other, then FIN, and keeps what it hears."""
+"""A connection whose other end is scripted: it says its pieces one after the other, then FIN, keeps what it hears."""
 
 from collections.abc import Callable, Iterable
 

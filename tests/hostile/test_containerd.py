@@ -130,7 +130,7 @@ async def call(said: list[bytes], request_bytes: int) -> None:
 
 @pytest.mark.parametrize("seed", SEEDS)
 async def test_changed_frames(seed: int, long: bool, autojump_clock: Any) -> None:
-    """Whatever frames come, a call ends with its message, one of two errors, or the caller's deadline; all is closed."""
+    """Whatever frames come, a call ends with its message, one of two errors, or the caller's deadline."""
     random = Random(seed)
     recorded = [await record(message, parts=parts) for message in MESSAGES for parts in (1, 3)]
     mutants = of_bytes([sent[1] for sent, _ in recorded], FRAME_INSERTS)
@@ -233,7 +233,7 @@ def _wrapped(samples: list[bytes]) -> Mutants:
 
 @pytest.mark.parametrize("seed", SEEDS)
 async def test_changed_messages(seed: int, long: bool, autojump_clock: Any, caplog: pytest.LogCaptureFixture) -> None:
-    """Whatever containerd's messages hold, the store runs on, lists nothing unread, and follows it once it is honest."""
+    """Whatever containerd's messages hold, the store runs on, and follows it once it is honest."""
     random = Random(seed)
     samples = [message.SerializeToString() for message in HONEST.values()] + [EVENT.SerializeToString()]
     for case in range(30 if long else 5):

@@ -1,4 +1,4 @@
-"""Requests with anything changed in them, cut anywhere: what the server, the registry port and the page make of them."""
+"""Requests with anything changed in them, cut anywhere: what the server, the registry and the page make of them."""
 
 import logging
 import re
@@ -160,7 +160,7 @@ class Place:
         return heard[: len(heard) - refusal_bytes], refusal_bytes > 0
 
     def _hold_answers(self, heard: bytes) -> int:
-        """Hold that the bytes are one answer for each request, and perhaps one refusal behind them, whose size it is."""
+        """Hold that the bytes are one answer for each request, and perhaps one refusal behind; return its size."""
         methods = [request.method for request in self._seen]
         while heard:
             refused, left = not methods, len(heard)

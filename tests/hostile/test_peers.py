@@ -1,4 +1,4 @@
-"""Answers of peers with anything changed in them: checked bytes come out, or the one error that says what to do next."""
+"""Answers of peers with anything changed in them: checked bytes come out, or one error that says what to do next."""
 
 from collections.abc import Callable
 from random import Random
@@ -74,7 +74,7 @@ async def fetched(network: ScriptedNetwork, question: Question) -> int:
 
 
 async def _count(answer: Any, expected: int) -> int:
-    assert 0 <= expected
+    assert expected >= 0
     total, buffer = 0, memoryview(bytearray(4096))
     while count := await answer.receive_into(buffer):
         total += count
@@ -106,7 +106,7 @@ async def attack(
 
 @pytest.mark.parametrize("seed", SEEDS)
 async def test_changed_answers(seed: int, long: bool, autojump_clock: Any) -> None:
-    """Whatever a peer answers, exactly the announced bytes are handed out, or it is one of three errors; all is closed."""
+    """Whatever a peer answers, exactly the announced bytes are handed out, or it is one of three errors."""
 
     async def ask(network: ScriptedNetwork, random: Random) -> None:
         question = Question(PATH, "docker.io", random.choice(("GET", "GET", "HEAD")), random.choice((0, OFFSET)))

@@ -1,4 +1,4 @@
-"""Settings from anywhere: a file, the environment or a flag gives an agent's settings, or one line that says what not."""
+"""Settings from anywhere: a file, the environment or a flag gives settings, or one line that says why not."""
 
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -17,8 +17,10 @@ from tests.hostile.readers import TEXT_INSERTS
 FILE_S_MAX = 20.0  # Python's reader takes the square of `a.a.a…`: who configures an agent so waits for it himself
 FILES = [
     b'store = "oci-layout:/images"\nzone = "a"\nregistry_addr = "10.0.0.1:29999"\nupload_rate_max = 1000000\n',
-    b'bootstrap = "static:10.0.0.1,10.0.0.2"\nfilters = ["!ghcr.io/.*", "docker.io/(a|b)/.*"]\nfallback = false\n'
-    b'peer_key_file = "/etc/key"\nallowed_clients = ["10.0.0.0/8", "fd00::/8"]\n',
+    (
+        b'bootstrap = "static:10.0.0.1,10.0.0.2"\nfilters = ["!ghcr.io/.*", "docker.io/(a|b)/.*"]\nfallback = false\n'
+        b'peer_key_file = "/etc/key"\nallowed_clients = ["10.0.0.0/8", "fd00::/8"]\n'
+    ),
     b'log_level = "DEBUG"\nmirror_resolve_retries = 7\n[[registries]]\nname = "ghcr.io"\nmode = "peers"\n',
 ]
 TOML_INSERTS = (

@@ -60,7 +60,13 @@ async def test_ns_is_never_dialled(autojump_clock: Any) -> None:
         trap = Trap(nodes, nursery)
         await trap.listen()
         for ns in ADDRESSES:
-            for path in (f"blobs/{DIGEST}", f"manifests/{DIGEST}", "manifests/latest", "tags/list", f"referrers/{DIGEST}"):
+            for path in (
+                f"blobs/{DIGEST}",
+                f"manifests/{DIGEST}",
+                "manifests/latest",
+                "tags/list",
+                f"referrers/{DIGEST}",
+            ):
                 for method in ("GET", "HEAD"):
                     answer = await nodes.get(nodes.members[0], f"/v2/app/{path}", ns=ns, method=method)
                     assert answer.status in (400, 404), (ns, path, answer.status)

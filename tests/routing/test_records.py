@@ -42,6 +42,21 @@ def entry(sequence: int, state: int = COMPLETE, number: int = 1, **more: Any) ->
     return Entry(key(number), sequence, state, **more)
 
 
+def test_a_provider_that_does_not_answer_is_forgotten_after_some_failures() -> None:
+    """One or two silences are lost datagrams; a word in between counts from the start; strangers change nothing."""
+    records = Records()
+    put(records, 1, entry(1))
+    for _ in range(room.FAILURES_MAX - 1):
+        records.failed(node(1))
+    put(records, 1, entry(2))
+    for _ in range(room.FAILURES_MAX - 1):
+        records.failed(node(1))
+        records.failed(node(2))
+    assert found(records) == [node(1)]
+    records.failed(node(1))
+    assert found(records) == []
+
+
 def test_many_providers_of_one_key() -> None:
     """Each provider has its own record; the asker is left out."""
     records = Records()
