@@ -1,0 +1,116 @@
+"""Questions to containerd, to peers and to the routing table, cancelled at every checkpoint: nothing is left of them."""
+
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import trio
+from google.protobuf.empty_pb2 import Empty
+
+from p2pmirror.config.keyfile import KeyFile
+from p2pmirror.config.nodeid import NODE_ID_FILE, load_node_id
+from p2pmirror.peers.protocol import Question
+from p2pmirror.routing.bootstrap.fetching import Source, fetch
+from p2pmirror.store.containerd.api import containerd_pb2 as api
+from p2pmirror.store.memoryfiles import MemoryFiles
+from p2pmirror.wire.identity import NODE_ID_BYTES
+from tests.cancellation import cancel_at_every_checkpoint
+from tests.hostile.scripted import US, ScriptedNetwork
+from tests.hostile.test_peers import ANSWERS, LISTS, PATH, fetched
+from tests.routing.conformance import find_all, key
+from tests.routing.traffic import cluster, live
+from tests.store_containerd.fake_server import FakeServer
+from tests.store_containerd.test_grpc_faults import BODY, serving
+from tests.store_containerd.test_grpc_faults import PATH as CALL
+
+
+async def test_calls_of_containerd(autojump_clock: Any) -> None:
+    """A call, cancelled anywhere, leaves no call behind, and the connection carries the next one."""
+
+    async def serve(server: FakeServer) -> None:
+        answered: set[int] = set()
+        await server.flush()
+        while await server.read():
+            for stream_id in set(server.requests) - answered:
+                if server.requests[stream_id] and stream_id not in server.resets:
+                    answered.add(stream_id)
+                    await server.answer(stream_id, BODY)
+
+    async with serving(serve) as (channel, servers):
+
+        async def call() -> None:
+            assert (await channel.unary(CALL, Empty(), api.VersionResponse)).version == "1.2.3"
+
+        async def check() -> None:
+            assert channel._connection is None or not channel._connection._calls
+            await call()
+
+        assert await cancel_at_every_checkpoint(call, check) > 3
+        assert len(servers) <= 2  # a dial may be what was cancelled; no call breaks a connection
+
+
+async def test_questions_to_peers(autojump_clock: Any) -> None:
+    """Asking a peer and reading its answer, cancelled anywhere, leaves no connection open."""
+    network = ScriptedNetwork()
+    network.script = [ANSWERS[0][at : at + 50] for at in range(0, len(ANSWERS[0]), 50)]
+
+    async def check() -> None:
+        await trio.lowlevel.checkpoint()
+        assert not [stream for stream in network.dialled if stream.is_open]
+
+    assert await cancel_at_every_checkpoint(lambda: fetched(network, Question(PATH, "docker.io")), check) > 8
+
+
+async def test_questions_for_members(autojump_clock: Any) -> None:
+    """Asking a bootstrap URL, cancelled anywhere, leaves no connection open."""
+    network = ScriptedNetwork()
+    network.script = [LISTS[1][at : at + 20] for at in range(0, len(LISTS[1]), 20)]
+
+    async def check() -> None:
+        await trio.lowlevel.checkpoint()
+        assert not [stream for stream in network.dialled if stream.is_open]
+
+    source = Source("x", "/api/v1/peers")
+    assert await cancel_at_every_checkpoint(lambda: fetch([US], source, network, Random(1)), check) > 5  # type: ignore[arg-type]
+
+
+async def test_look_ups(autojump_clock: Any) -> None:
+    """Finding and tracing, cancelled anywhere, leave no question unanswered for longer than a question lives."""
+    async with cluster(keyed=False) as (target, _):
+        await live(target)
+        tasks = trio.lowlevel.current_statistics().tasks_living
+
+        async def check() -> None:
+            left = set(target.rpc._pending)
+            await trio.sleep(5)
+            assert trio.lowlevel.current_statistics().tasks_living <= tasks
+            assert not left & set(target.rpc._pending)
+            assert await find_all(target.router, key(11))
+
+        for look_up in (lambda: find_all(target.router, key(99)), lambda: target.router.trace(key(11))):
+            assert await cancel_at_every_checkpoint(look_up, check) > 0
+
+
+async def test_first_files(autojump_clock: Any) -> None:
+    """Reading the key and making the node's id, cancelled anywhere, leave a directory in which the next start works."""
+    files, directory = MemoryFiles(), Path("/data")
+    await files.make_directory(directory)
+    writer = await files.create(directory / "new")
+    await writer.append(b"k" * 32)
+    await writer.commit(directory / "key")
+    await files.unlink(directory / "new")
+    known: list[bytes] = []
+
+    async def start() -> None:
+        await KeyFile.load(files, directory / "key")
+        known.append(await load_node_id(directory, files, Random(len(known))))
+
+    async def check() -> None:
+        names = await files.names(directory)
+        assert set(names) <= {"key", NODE_ID_FILE}, names
+        if NODE_ID_FILE in names:
+            assert len(await files.read_whole(directory / NODE_ID_FILE, NODE_ID_BYTES)) == NODE_ID_BYTES
+
+    assert await cancel_at_every_checkpoint(start, check) > 3
+    first = await load_node_id(directory, files, Random(9))
+    assert await load_node_id(directory, files, Random(10)) == first
