@@ -1,4 +1,4 @@
-"""Questions to containerd, to peers and to the routing table, cancelled at every checkpoint: nothing is left of them."""
+"""Questions to containerd, to peers and to the table, cancelled at every checkpoint: nothing is left of them."""
 
 from pathlib import Path
 from random import Random
