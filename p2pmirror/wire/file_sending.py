@@ -7,24 +7,23 @@ Laws:
 - cancellation leaves a part of the bytes sent and no thread that holds the caller's descriptor.
 """
 
-import errno
 import os
-from collections.abc import Callable
-from contextlib import suppress
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 import trio
 
 from p2pmirror.errors import Unreachable
 from p2pmirror.wire.network import File
+from p2pmirror.wire.page_cache import is_cached
 
 STEP_BYTES = 4 << 20  # 4 MiB, at 4 to 5 GiB/s about 1 ms: the longest that one connection keeps the loop from others
 COLD_STEP_BYTES = 1 << 20  # 1 MiB read by a thread at a time: the first bytes need not wait for more
 TURN_BYTES = 64 << 10  # what may go out of memory without a turn of the loop: less than a turn costs
 COPY_BYTES = 256 << 10  # 256 KiB where bytes pass through memory: fits the L2 cache, and 1,000 readers hold 256 MiB
-PROBE_STRIDE_BYTES = 128 << 10  # 128 KiB, what Linux reads ahead by default: the cache fills and empties in such runs
+TRUST_S = 0.01  # what was in the page cache a moment ago still is
 AHEAD_BYTES = 4 << 20  # 4 MiB asked of the disk behind a cold step, so that the next steps find it warm
-
-_UNSUPPORTED = frozenset({errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS})  # this file system or kernel cannot say
 
 
 async def send_descriptor(
@@ -42,26 +41,51 @@ async def send_descriptor(
     fails. Cancellation: a part has been sent.
     """
     end = offset + count
-    warm_until = offset
-    while offset < end:
-        await trio.lowlevel.checkpoint()
-        if offset >= warm_until:
-            warm_until = min(offset + STEP_BYTES, end)
-            if not _is_cached(descriptor, offset, warm_until):
-                warm_until = min(offset + COLD_STEP_BYTES, end)
-                await _warm(descriptor, offset, warm_until - offset, reading)
-        try:
-            sent = os.sendfile(sock.fileno(), descriptor, offset, warm_until - offset)
-        except BlockingIOError:
-            await trio.lowlevel.wait_writable(sock)
-            # The wait may have been long: the pages are looked at again before the loop trusts them.
-            warm_until = offset
-            continue
-        if sent == 0:
-            raise _ended_early(offset, end)
-        offset += sent
-        if moved is not None:
-            moved(sent)
+    warm_until, looked_at = offset, 0.0
+    await trio.lowlevel.checkpoint()
+    with _whole_segments(sock):
+        while offset < end:
+            # A wait may have been long: the pages are looked at again before the loop trusts them.
+            if offset >= warm_until or trio.current_time() > looked_at + TRUST_S:
+                looked_at = trio.current_time()
+                warm_until = min(offset + STEP_BYTES, end)
+                if not is_cached(descriptor, offset, warm_until):
+                    warm_until = min(offset + COLD_STEP_BYTES, end)
+                    await _warm(descriptor, offset, warm_until - offset, reading)
+            sent = _send_step(sock, descriptor, offset, warm_until - offset)
+            if sent == 0:
+                raise _ended_early(offset, end)
+            if sent > 0:
+                offset += sent
+                if moved is not None:
+                    moved(sent)
+            if offset < warm_until:
+                await trio.lowlevel.wait_writable(sock)  # it is full; waiting is a turn of the loop, too
+            else:
+                await trio.lowlevel.checkpoint()
+
+
+@contextmanager
+def _whole_segments(sock: trio.socket.SocketType) -> Iterator[None]:
+    """Let the kernel cut the bytes of the block into full segments only, and send the rest at its end (TCP_CORK).
+
+    sendfile hands over a few pages at a time; without it each time ends in a short segment, and a reader that keeps up
+    makes its own core send them.
+    """
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # closed meanwhile, or broken, which the send has said
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 0)
+
+
+def _send_step(sock: trio.socket.SocketType, descriptor: int, offset: int, count: int) -> int:
+    """Return how many bytes the socket took at once: 0 at the end of the file, -1 when it takes none."""
+    try:
+        return os.sendfile(sock.fileno(), descriptor, offset, count)
+    except BlockingIOError:
+        return -1
 
 
 async def send_by_reading(
@@ -112,22 +136,6 @@ def _write(sock: trio.socket.SocketType, view: memoryview, start: int) -> int:
             return os.write(sock.fileno(), rest)
         except BlockingIOError:
             return 0
-
-
-def _is_cached(descriptor: int, start: int, end: int) -> bool:
-    """Say whether one page in each stride, and the last one, can be read at once. A page beyond the end counts."""
-    one = bytearray(1)
-    try:
-        for position in range(start, end, PROBE_STRIDE_BYTES):
-            os.preadv(descriptor, [one], position, os.RWF_NOWAIT)
-        os.preadv(descriptor, [one], end - 1, os.RWF_NOWAIT)
-    except BlockingIOError:
-        return False
-    except OSError as error:
-        if error.errno in _UNSUPPORTED:
-            return False
-        raise
-    return True
 
 
 async def _warm(descriptor: int, offset: int, count: int, reading: trio.CapacityLimiter) -> None:

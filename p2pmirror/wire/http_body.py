@@ -18,6 +18,7 @@ SLICE_BYTES_FIRST = 64 << 10  # what a client's socket buffer takes at once, how
 SLICE_BYTES_MIN = 16 << 10  # at 30 s: 0.5 KiB/s are still somebody who reads
 SLICE_BYTES_MAX = 1 << 20  # at 10 GB/s 0.1 ms: the cost of a deadline per slice is lost in it
 SLOW_PART = 16  # a slice that took more than 1/16 of the stall limit was too large
+SLACK_PART = 32  # of the stall limit a client is cut late at most: moving a deadline for every step has a price
 
 
 class BodySink:
@@ -58,11 +59,14 @@ class BodySink:
         """Send a part of a file. Raises and cancels as `send_all` does; a file that ends early is `Unreachable`."""
         self._claim(count)
         self._broken = True  # until all of it has gone out
-        with trio.CancelScope(deadline=trio.current_time() + self._stall_s) as scope:
+        slack_s = self._stall_s / SLACK_PART
+        with trio.CancelScope(deadline=trio.current_time() + self._stall_s + slack_s) as scope:
 
             def moved(part: int) -> None:
                 self.sent += part
-                scope.deadline = trio.current_time() + self._stall_s
+                now = trio.current_time()
+                if now + self._stall_s > scope.deadline:
+                    scope.deadline = now + self._stall_s + slack_s
 
             await self._stream.send_file(file, offset, count, moved)
             self._broken = False
