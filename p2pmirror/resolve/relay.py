@@ -19,10 +19,11 @@ from p2pmirror.wire.http import Sink
 from p2pmirror.wire.identity import NodeId
 
 TAIL_BYTES = 64 * 1024  # withheld until the digest is known: small beside any layer that is worth relaying
-BUFFER_BYTES_MIN = 32 * 1024  # what each holds at first: three are 96 KiB for a client that stands still
+BUFFER_BYTES_MIN = 16 * 1024  # what each holds at first: two are 32 KiB for a client that stands still
 BUFFER_BYTES_MAX = 1024 * 1024  # what it grows to in a quick one: fewer and longer receives, hashes and sends
 GROWS_AFTER_BYTES = 4 << 20  # Linux takes 4 MiB (tcp_wmem) for a client that reads nothing: that is no quickness
-BUFFERS = 3  # one fills, one is hashed and sent, one lies between
+BUFFERS_FIRST = 2  # one fills, one is hashed and sent
+BUFFERS = 3  # and one lies between, for a quick client
 
 
 class Relay:
@@ -70,7 +71,7 @@ class Relay:
         """Write the bytes into `sink`; raises `Unreachable` or `PeerMisbehaved`. Cancellation drops the source."""
         free_in, free_out = trio.open_memory_channel[bytearray](BUFFERS)
         full_in, full_out = trio.open_memory_channel[memoryview](0)
-        for _ in range(BUFFERS):
+        for _ in range(BUFFERS_FIRST):
             free_in.send_nowait(bytearray(BUFFER_BYTES_MIN))
         try:
             async with trio.open_nursery() as nursery:
@@ -104,6 +105,7 @@ class Relay:
         hasher = self.content.digest.hasher() if whole else None
         head_left = self._end - self._start - (TAIL_BYTES if whole else 0)
         tail = bytearray()
+        buffers = BUFFERS_FIRST
         async for data in full:
             now = max(0, min(len(data), head_left))
             head_left -= now
@@ -112,6 +114,9 @@ class Relay:
             else:
                 await self._send_and_hash(sink, data[:now], hasher, data)
                 tail += data[now:]
+            if sink.sent > GROWS_AFTER_BYTES and buffers < BUFFERS:
+                buffers += 1
+                free.send_nowait(bytearray(BUFFER_BYTES_MIN))
             free.send_nowait(_grown(data, sink.sent))
         if hasher is not None:
             self._check(hasher)

@@ -22,6 +22,9 @@ READ_STEP_BYTES = 256 << 10  # `read` grows its buffer by what came, not by what
 QUOTED_CHARACTERS_MAX = 200  # of what is no HTTP, for a log
 
 
+_NOTHING = memoryview(b"")
+
+
 class BadAnswer(PeerMisbehaved):
     """What came is no HTTP answer, or a larger one than can be honest."""
 
@@ -45,7 +48,6 @@ class ClientResponse:
     def __init__(self, stream: Stream, parser: h11.Connection, event: h11.Response, method: str) -> None:
         """Take over the connection's receiving side; h11 is left behind where the length is known."""
         self._stream = stream
-        self._parser = parser
         self._give_back: Callable[[ClientResponse], None] | None = None
         self.status = event.status_code
         self.headers = _joined(event)
@@ -54,7 +56,9 @@ class ClientResponse:
         """Content-Length in bytes (for HEAD: that of GET); None when there is none."""
         bodiless = method == "HEAD" or self.status in (204, 304)
         self._remaining: int | None = 0 if bodiless else self.length
-        self._early = memoryview(b"") if self._remaining is None else memoryview(parser.trailing_data[0])
+        self._early = _NOTHING if self._remaining is None else memoryview(parser.trailing_data[0])
+        # It holds what it was fed, some 30 KiB, for as long as a body may take.
+        self._parser = parser if self._remaining is None else None
         self._finished = self._remaining == 0
         self._is_reusable = _is_kept(event, self.headers) and len(self._early) <= (self._remaining or 0)
 
@@ -123,24 +127,26 @@ class ClientResponse:
             self._remaining -= count
             self._finished = self._remaining == 0
         buffer[:count] = self._early[:count]
-        self._early = self._early[count:]
+        self._early = self._early[count:] or _NOTHING  # an empty view would keep all of it
         return count
 
     async def _receive_parsed(self, buffer: memoryview) -> int:
         """Receive a body in chunks, or up to the FIN, by h11."""
+        parser = self._parser
+        assert parser is not None, "a body of unknown length keeps its parser"
         try:
-            while (event := self._parser.next_event()) is h11.NEED_DATA:
+            while (event := parser.next_event()) is h11.NEED_DATA:
                 data = await self._stream.receive_some(RECEIVE_BYTES)
                 if not data and "transfer-encoding" in self.headers:
                     raise Unreachable(f"{self._stream.remote} cut its answer short within a chunk")
-                self._parser.receive_data(data)
+                parser.receive_data(data)
         except h11.RemoteProtocolError as error:
             raise BadAnswer(f"{self._stream.remote} sent a body that is no HTTP: {_short(error)}") from None
         if isinstance(event, h11.Data):
             self._early = memoryview(event.data)
             return self._take_early(buffer)
         self._finished, self._remaining = True, 0
-        self._is_reusable = self._is_reusable and self._parser.trailing_data == (b"", False)
+        self._is_reusable = self._is_reusable and parser.trailing_data == (b"", False)
         return 0
 
 
