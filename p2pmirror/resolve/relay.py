@@ -21,7 +21,7 @@ from p2pmirror.wire.identity import NodeId
 TAIL_BYTES = 64 * 1024  # withheld until the digest is known: small beside any layer that is worth relaying
 BUFFER_BYTES_MIN = 16 * 1024  # what each holds at first: two are 32 KiB for a client that stands still
 BUFFER_BYTES_MAX = 1024 * 1024  # what it grows to in a quick one: fewer and longer receives, hashes and sends
-GROWS_AFTER_BYTES = 4 << 20  # Linux takes 4 MiB (tcp_wmem) for a client that reads nothing: that is no quickness
+GROWS_AFTER_BYTES = 1 << 20  # more than the kernels take for a client that reads nothing (`wire.tcp`)
 BUFFERS_FIRST = 2  # one fills, one is hashed and sent
 BUFFERS = 3  # and one lies between, for a quick client
 

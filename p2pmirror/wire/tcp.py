@@ -26,6 +26,8 @@ BACKLOG_CONNECTIONS = 4096  # a rollout makes every node of a big cluster dial a
 LINGER_S = 1.0  # as `Stream.aclose` promises: enough for round trips across a continent
 LINGER_BYTES_MAX = 8 << 20  # 8 MiB: more than Linux lets a receive buffer grow (6 MiB); who sends more does not listen
 LINGER_STEP_BYTES = 64 << 10  # 64 KiB thrown away at a time
+UNSENT_BYTES_MAX = 128 << 10  # 128 KiB in the kernel for whoever stands still, where its own limit is 4 MiB (tcp_wmem)
+QUICK_BYTES = 1 << 20  # after 1 MiB a client takes what comes; nobody's receive buffer begins as large
 ACCEPT_PAUSE_S = 0.1  # no event says that a descriptor has come free: look again ten times a second
 
 _NO_CAPACITY = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
@@ -43,6 +45,7 @@ class TcpStream:
         self._remote = remote
         self._reading = reading
         self._sends = OneSend()
+        self._sent = 0  # bytes by `send_all`, until it is known that they are taken
         self._closed = False
 
     @property
@@ -62,6 +65,8 @@ class TcpStream:
         """
         self._check_open()
         try:
+            if self._sent < QUICK_BYTES:
+                self._count(len(data))
             with self._sends.begin():
                 await send_bytes(self._sock, data)
         except OSError as error:
@@ -76,6 +81,8 @@ class TcpStream:
         descriptor = file.fileno()
         self._check_open()
         try:
+            if self._sent < QUICK_BYTES and descriptor is not None:
+                self._count(QUICK_BYTES)  # pages of a file take no memory, however many are unsent
             with self._sends.begin():
                 if count == 0:
                     await trio.lowlevel.checkpoint()
@@ -152,6 +159,14 @@ class TcpStream:
             if got == 0:
                 return
             left -= got
+
+    def _count(self, count: int) -> None:
+        """Let the kernel keep little unsent until the other end has taken `QUICK_BYTES`. Raises OSError."""
+        if self._sent == 0 and count < QUICK_BYTES:
+            self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES_MAX)
+        self._sent += count
+        if self._sent >= QUICK_BYTES:
+            self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, 0)
 
     def _check_open(self) -> None:
         if self._closed:
