@@ -44,14 +44,14 @@ class Source:
 def blob(stage: Stage) -> list[Row]:
     """Serve a blob that is in the store."""
     pair, big = stage.pair, stage.content.big
-    one, shared = big.layers
+    one, shared, _ = big.layers
     rows = []
     for clients, digest, name in ((1, one, "one client"), (CLIENTS, shared, f"{CLIENTS} clients")):
         ours = Source(pair.far, REGISTRY_PORT, big.target(digest), [pair.holder_process])
         peer = None
         if pair.nginx is not None:
             peer = Source(pair.far, FILES_PORT, _file(digest), [pair.nginx])
-        budget = Budget(">=", 0.9, of="ratio") if clients == 1 else None
+        budget = Budget(">=", 0.9, of="ratio")
         mib = stage.scale.blob_mib if clients == 1 else stage.scale.shared_mib
         note = f"{clients} x {mib} MiB; servers on one core, client on the other; peer: nginx sendfile"
         rows += _rows(stage, f"serve a blob, {name}", note, (ours, peer), budget, clients=clients, apart=True)
@@ -60,18 +60,22 @@ def blob(stage: Stage) -> list[Row]:
 
 def relay(stage: Stage) -> list[Row]:
     """Pass a blob on from a peer, hashed on the way."""
-    pair, big = stage.pair, stage.content.big
-    digest = big.layers[0]
+    pair, big, scale = stage.pair, stage.content.big, stage.scale
+    one, _, relayed = big.layers
     processes = [pair.relay_process, pair.holder_process]
-    ours = Source(pair.near, REGISTRY_PORT, big.target(digest), processes)
-    peer = None
-    if pair.nginx_proxy is not None and pair.nginx is not None:
-        peer = Source(pair.near, PROXY_PORT, _file(digest), [pair.nginx_proxy, pair.nginx])
-    note = (
-        f"{stage.scale.blob_mib} MiB; nobody pinned; peer: nginx proxy_pass, proxy_buffering off, before nginx sendfile"
-    )
-    budget = Budget(">=", 1.7, of="ratio")
-    return _rows(stage, "relay a blob from a peer", note, (ours, peer), budget, clients=1, apart=False)
+    rows = []
+    for clients, digest, name in ((1, one, ""), (CLIENTS, relayed, f", {CLIENTS} clients")):
+        ours = Source(pair.near, REGISTRY_PORT, big.target(digest), processes)
+        peer = None
+        if pair.nginx_proxy is not None and pair.nginx is not None:
+            peer = Source(pair.near, PROXY_PORT, _file(digest), [pair.nginx_proxy, pair.nginx])
+        size = f"{scale.blob_mib} MiB" if clients == 1 else f"{clients} x {scale.relayed_mib} MiB"
+        note = f"{size}; nobody pinned; peer: nginx proxy_pass, proxy_buffering off, before nginx sendfile"
+        budget = Budget(">=", 1.7, of="ratio")
+        rows += _rows(
+            stage, f"relay a blob from a peer{name}", note, (ours, peer), budget, clients=clients, apart=False
+        )
+    return rows
 
 
 def _rows(

@@ -31,6 +31,7 @@ class Scale:
 
     blob_mib: int = 1024  # one client
     shared_mib: int = 64  # each of many clients
+    relayed_mib: int = 16  # each of many clients, of a peer
     layers: int = 100  # of 1 MiB, for first bytes
     manifests: int = 1000  # of 5,000 bytes: more than an agent keeps in memory of what it fetched, 4 MiB
     rounds: int = 5
@@ -51,6 +52,7 @@ class Scale:
 QUICK = Scale(
     blob_mib=32,
     shared_mib=1,
+    relayed_mib=1,
     layers=4,
     manifests=20,
     rounds=1,
@@ -73,8 +75,8 @@ QUICK = Scale(
 class Content:
     """The images in the one layout that is served.
 
-    `big` has one layer for one client and one for many, `fine` has layers of 1 MiB, `plain` a manifest of the usual
-    size, and `many` have nothing but their manifests.
+    `big` has one layer for one client, one for many, and one for many who get it from a peer; `fine` has layers of
+    1 MiB, `plain` a manifest of the usual size, and `many` have nothing but their manifests.
     """
 
     directory: Path
@@ -102,7 +104,7 @@ class Stage:
         """The content, written once."""
         scale = self.scale
         directory = sweep.directory_of(sweep.mark_of(os.getpid())) / "content"
-        big = [scale.blob_mib * MIB, scale.shared_mib * MIB]
+        big = [size * MIB for size in (scale.blob_mib, scale.shared_mib, scale.relayed_mib)]
         first, fine, plain = write_images(directory, [big, [MIB] * scale.layers, [1000] * PLAIN_LAYERS])
         many = write_manifests(directory, "bench/many", scale.manifests, MANIFEST_BYTES)
         return Content(directory, first, fine, plain, many)

@@ -10,7 +10,7 @@ import trio
 
 from p2pmirror.errors import PeerMisbehaved, only_error
 from p2pmirror.oci import Hasher
-from p2pmirror.resolve.hashing import Hashing
+from p2pmirror.resolve.hashing import INLINE_BYTES, Hashing
 from p2pmirror.resolve.metrics import ResolveMetrics
 from p2pmirror.resolve.race import Sources, Won
 from p2pmirror.resolve.supply import Reopen, Supply
@@ -21,7 +21,7 @@ from p2pmirror.wire.identity import NodeId
 TAIL_BYTES = 64 * 1024  # withheld until the digest is known: small beside any layer that is worth relaying
 BUFFER_BYTES_MIN = 16 * 1024  # what each holds at first: two are 32 KiB for a client that stands still
 BUFFER_BYTES_MAX = 1024 * 1024  # what it grows to in a quick one: fewer and longer receives, hashes and sends
-GROWS_AFTER_BYTES = 1 << 20  # more than the kernels take for a client that reads nothing (`wire.tcp`)
+GROWS_AFTER_BYTES = 512 << 10  # more than the kernels take for a client that reads nothing (`wire.tcp`)
 BUFFERS_FIRST = 2  # one fills, one is hashed and sent
 BUFFERS = 3  # and one lies between, for a quick client
 
@@ -123,6 +123,11 @@ class Relay:
             await sink.send_all(tail)
 
     async def _send_and_hash(self, sink: Sink, head: memoryview, hasher: Hasher, data: memoryview) -> None:
+        if len(data) <= INLINE_BYTES:
+            await self._hashing(hasher, data)
+            if head:
+                await sink.send_all(head)
+            return
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._hashing, hasher, data)
             if head:

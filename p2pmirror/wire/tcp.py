@@ -27,7 +27,7 @@ LINGER_S = 1.0  # as `Stream.aclose` promises: enough for round trips across a c
 LINGER_BYTES_MAX = 8 << 20  # 8 MiB: more than Linux lets a receive buffer grow (6 MiB); who sends more does not listen
 LINGER_STEP_BYTES = 64 << 10  # 64 KiB thrown away at a time
 UNSENT_BYTES_MAX = 128 << 10  # 128 KiB in the kernel for whoever stands still, where its own limit is 4 MiB (tcp_wmem)
-QUICK_BYTES = 1 << 20  # after 1 MiB a client takes what comes; nobody's receive buffer begins as large
+QUICK_BYTES = 512 << 10  # after 512 KiB somebody reads: his own kernel begins with room for 64 KiB (tcp_rmem)
 ACCEPT_PAUSE_S = 0.1  # no event says that a descriptor has come free: look again ten times a second
 
 _NO_CAPACITY = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
