@@ -112,8 +112,9 @@ class _Race:
         self._check = check
         self._without = without
         self._wake = trio.Event()
+        self._clock = Patience()
         self._plan = Plan(
-            now=trio.current_time(),
+            now=self._clock.now(),
             asks_max=sources.options.asks_max,
             dial_gap_s=DIAL_GAP_S,
             first_provider_s=sources.options.first_provider_s,
@@ -146,6 +147,7 @@ class _Race:
         with trio.move_on_after(HEAD_START_S):
             await self._wake.wait()
         if self.won is None:
+            self._clock = Patience()  # the old one would take this wait for a freeze
             await self._contest(providers, nursery)
 
     async def _contest(self, providers: Providers, nursery: trio.Nursery) -> None:
@@ -178,7 +180,7 @@ class _Race:
 
     async def _steer(self, nursery: trio.Nursery) -> None:
         """Start asks when the plan says so, until one has won or the race is lost."""
-        clock = Patience()
+        clock = self._clock
         while self.won is None and not self._plan.lost(clock.now()):
             provider = self._plan.next_ask(clock.now())
             if provider is not None:

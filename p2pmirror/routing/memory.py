@@ -29,6 +29,7 @@ class _Resident:
 class MemoryRouters:
     """A world of routers; `find_latency_s` passes before anything is learnt, `checking_s` while providers are pinged.
 
+    Of the first `known` providers every router has records itself: they are there at once.
     A killed node is handed out for `noticed_after_s` more seconds, or until somebody reports a failed dial to it.
     """
 
@@ -36,6 +37,7 @@ class MemoryRouters:
         """Begin without nodes."""
         self.find_latency_s = find_latency_s
         self.checking_s = 0.0
+        self.known = 0
         self.noticed_after_s = noticed_after_s
         self._residents: dict[NodeId, _Resident] = {}
         self._said: dict[Key, dict[NodeId, Provider]] = {}
@@ -133,17 +135,20 @@ class MemoryRouter:
     async def find(self, key: Key) -> AsyncIterator[trio.MemoryReceiveChannel[Provider | Checking]]:
         """Look a key up; see `protocol.Router.find`."""
         self.lookups += 1
-        send, receive = trio.open_memory_channel[Provider | Checking](0)
+        known = self._world._providers(key, self)[: self._world.known]  # noqa: SLF001 - world and router are one module's secret
+        send, receive = trio.open_memory_channel[Provider | Checking](len(known))
+        for provider in known:
+            send.send_nowait(provider)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._tell, key, send)
+            nursery.start_soon(self._tell, key, send, len(known))
             with receive:
                 yield receive
             nursery.cancel_scope.cancel()
 
-    async def _tell(self, key: Key, send: trio.MemorySendChannel[Provider | Checking]) -> None:
+    async def _tell(self, key: Key, send: trio.MemorySendChannel[Provider | Checking], known: int) -> None:
         with send:
             await trio.sleep(self._world.find_latency_s)
-            providers = self._world._providers(key, self)  # noqa: SLF001 - world and router are one module's secret
+            providers = self._world._providers(key, self)[known:]  # noqa: SLF001 - world and router are one module's secret
             with suppress(trio.BrokenResourceError):  # the asker has left
                 if providers and self._world.checking_s:
                     await send.send(CHECKING)

@@ -2,8 +2,8 @@
 
 Laws:
 - no system call on the event loop waits for a disk: what is not in the page cache is read by a thread first;
-- no call moves more than `STEP_BYTES`, and every call is followed by a checkpoint, so that one fast reader does not
-  keep the others from their turn;
+- no call moves more than `STEP_BYTES`, and a turn of the loop follows each, so that one fast reader does not keep the
+  others from theirs; only up to `TURN_BYTES` out of memory go without, since who sends them waits for a question first;
 - cancellation leaves a part of the bytes sent and no thread that holds the caller's descriptor.
 """
 

@@ -5,9 +5,9 @@ Laws:
 - "yes" is said when every page was there (Linux 6.5's cachestat), else when one page in each stride was;
 - a page that is still on its way from the disk is not there: cachestat counts it, so that some pages are read as well.
 
-Reading one page in each stride costs 35 us for 4 MiB, which is a twentieth of the time of sending them; cachestat and
-five pages cost 9 us. What cachestat does not know (another kernel, a file of somebody else's, overlayfs, which keeps the
-pages elsewhere) is asked in strides.
+Reading one page in each stride costs 35 us for 4 MiB, a twentieth of the time of sending them; cachestat and five pages
+cost 9 us. What cachestat does not tell (an older kernel, somebody else's file, overlayfs, which keeps the pages
+elsewhere) is asked in strides.
 """
 
 import ctypes

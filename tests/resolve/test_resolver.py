@@ -175,6 +175,44 @@ async def test_peers_that_fail_are_passed_over(autojump_clock: trio.testing.Mock
     assert world.peers.open == 0
 
 
+async def test_whom_our_own_records_name_is_asked_at_once(autojump_clock: trio.testing.MockClock) -> None:
+    """A provider that this node's own records name answers before any lookup could."""
+    world = World({1: Script(DATA), 2: Script(DATA)})
+    world.routers.known, world.routers.find_latency_s = 1, 5.0
+    began = trio.current_time()
+    found = await world.find(blob())
+    assert trio.current_time() == began
+    assert world.trail.attempts == 1
+    assert isinstance(found, Arriving)
+    found.close()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [lambda: Script(fails=Unreachable("gone")), lambda: Script(fails=NotHere("not here")), lambda: Script(head_s=9)],
+)
+async def test_others_are_learnt_of_when_the_known_one_fails(
+    make: Callable[[], Script], autojump_clock: trio.testing.MockClock
+) -> None:
+    """When the one whom our own records name refuses, or takes long, the lookup's providers are asked."""
+    first = make()
+    world = World({1: first, 2: Script(DATA)})
+    world.routers.known, world.routers.find_latency_s = 1, 0.01
+    began = trio.current_time()
+    assert await world.pull() == DATA
+    assert (len(first.asked), world.trail.peers) == (1, [node(2)])
+    assert trio.current_time() - began < 1.0
+
+
+async def test_a_known_provider_alone_that_fails_is_a_miss(autojump_clock: trio.testing.MockClock) -> None:
+    """Nobody else is named: the end of the lookup is the end of the race."""
+    world = World({1: Script(fails=Unreachable("gone"))})
+    world.routers.known = 1
+    with pytest.raises(NotHere):
+        await world.find(blob())
+    assert world.trail.attempts == 1
+
+
 async def test_a_banned_peer_is_not_asked_again(autojump_clock: trio.testing.MockClock) -> None:
     """Who gave a nonsense answer for a digest is left alone for it."""
     world = World({1: Script(fails=PeerMisbehaved("x"))})

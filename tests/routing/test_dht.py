@@ -32,7 +32,7 @@ from p2pmirror.routing.dht.messages import (
 from p2pmirror.routing.dht.node import DhtOptions, DhtRouter
 from p2pmirror.routing.dht.table import distance
 from p2pmirror.routing.metrics import RoutingMetrics
-from p2pmirror.routing.protocol import Offer
+from p2pmirror.routing.protocol import Offer, Provider
 from p2pmirror.store.memoryfiles import MemoryFiles
 from p2pmirror.wire.address import Address
 from p2pmirror.wire.binding import UNBOUND
@@ -420,6 +420,38 @@ async def test_a_thousand_askers_share_one_lookup(autojump_clock: Any) -> None:
         expected = {world.routers[0].node_id, world.routers[1].node_id}
         assert results == [expected] * 1000
         assert _sent(asker, "findproviders") - before <= 8
+
+
+async def test_nobody_is_asked_for_what_our_own_records_say(autojump_clock: Any) -> None:
+    """A holder of the key finds a provider at once and without a question; who waits for more has the others asked."""
+    async with dht_world(5) as world:
+        for number in (0, 1):
+            world.routers[number].advertise({key(1): Offer()})
+        await trio.sleep(SETTLE_S)
+        asker = world.routers[2]
+        before = _sent(asker, "findproviders")
+        async with asker.find(key(1)) as providers:
+            known = [providers.receive_nowait(), providers.receive_nowait()]
+            with pytest.raises(trio.WouldBlock):
+                providers.receive_nowait()
+            await trio.sleep(1)
+            assert _sent(asker, "findproviders") == before
+        expected = {world.routers[0].node_id, world.routers[1].node_id}
+        assert {each.node_id for each in known if isinstance(each, Provider)} == expected
+        assert await ids(asker, key(1)) == expected
+        assert _sent(asker, "findproviders") > before
+
+
+async def test_a_router_that_stops_ends_its_lookups(autojump_clock: Any) -> None:
+    """Who follows a lookup when the router stops hears the end of it, whether others were asked or not."""
+    async with dht_world(3) as world:
+        world.routers[0].advertise({key(1): Offer()})
+        await trio.sleep(SETTLE_S)
+        async with world.routers[2].find(key(1)) as providers:
+            assert isinstance(providers.receive_nowait(), Provider)
+            world.kill(2)
+            await trio.testing.wait_all_tasks_blocked()
+            assert [each async for each in providers] == []
 
 
 async def test_a_lookup_outlives_its_first_asker(autojump_clock: Any) -> None:
