@@ -30,6 +30,7 @@ FOUND_S: Final = 30.0  # what a node has is found by all others long before, onc
 LAYERS: Final = 24
 HOLDERS: Final = 3  # of each layer at first
 BUFFER_BYTES: Final = 256 << 10
+MOVED: Final = "images moved"
 
 
 class Violated(Exception):  # named for what happened
@@ -153,13 +154,13 @@ class Story:
             ("kills", self._kill),
             ("restarts", self._restart),
             ("freezes", self._freeze),
-            ("images moved", self._move),
+            (MOVED, self._move),
         ]
         name, fault = self._faults.choice(faults)
-        candidates = calm if name in {"freezes", "images moved"} else [node for node in calm if node not in nodes[:2]]
+        candidates = calm if name in {"freezes", MOVED} else [node for node in calm if node not in nodes[:2]]
         if candidates and len(nodes) - len(calm) < len(nodes) // 2 - 1:
             node = self._faults.choice(candidates)
-            node.is_disturbed = name != "images moved"
+            node.is_disturbed = name != MOVED
             self.counts[name] += 1
             nursery.start_soon(fault, node)
 

@@ -50,3 +50,10 @@ def test_growth_is_found(name: str) -> None:
     assert complaints([AT_REST] * 3, [AT_REST] * 3) == []
     (line,) = complaints([AT_REST] * 3, [AT_REST, grown, AT_REST])
     assert line.startswith(f"agent 2: {name} ")
+
+
+def test_records_that_outlive_their_nodes_image_are_no_growth() -> None:
+    """So many and no more: a node that died with an image and came back without it is named until its time is over."""
+    more = replace(AT_REST, records=AT_REST.records + 3)
+    assert complaints([AT_REST], [more], records_outlived=3) == []
+    assert len(complaints([AT_REST], [more], records_outlived=2)) == 1
