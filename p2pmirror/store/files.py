@@ -140,6 +140,10 @@ class Files(Protocol):
         """Return the names in a directory, sorted. Raises `NotHere`, `Unreachable`."""
         ...
 
+    async def contents(self, directory: Path) -> dict[str, Stat]:
+        """Return the regular files in a directory, by name, with their states. Raises `NotHere`, `Unreachable`."""
+        ...
+
     async def marks(self, directories: Sequence[Path]) -> list[int | None]:
         """Return for each directory a number that changes when names in it come, go or are replaced; None: absent.
 

@@ -312,6 +312,17 @@ async def test_reads_many(place: Place) -> None:
     assert await place.files.read_many(paths, 1) == [None, None, b"1", None]
 
 
+async def test_contents(place: Place) -> None:
+    """A directory's files are told with their states, as one by one; directories in it are not, absent is NotHere."""
+    paths = [await place.write(name, name.encode() * 3) for name in ("b", "a")]
+    await place.files.make_directory(place.directory / "d" / "e")
+    stats = await place.files.stat(paths)
+    assert await place.files.contents(place.directory) == {"b": stats[0], "a": stats[1]}
+    assert await place.files.contents(place.directory / "d") == {}
+    with pytest.raises(NotHere):
+        await place.files.contents(place.directory / "no")
+
+
 async def test_marks_of_directories(place: Place) -> None:
     """A directory's mark stays while its names do, and changes when one comes, is replaced or goes; None: absent."""
     await place.write("a", b"1")

@@ -93,12 +93,11 @@ class Learning:
 
     async def recover_types(self) -> None:
         """Find types that were lost with their records again, from the tags on. Raises `StoreFull`."""
+        if all(entry.media_type is not None for entry in self._shelf):
+            return
         for tag in self._shelf.tags:
-            info = tag.info
-            entry = self._shelf.get(info.digest)
-            if entry is not None and entry.media_type is None:
-                root = Descriptor(info.media_type, info.digest, info.size)
-                await self.spread(root, frozenset({f"{info.name.registry}/{info.name.repository}"}))
+            name = tag.info.name
+            await self.spread(tag.descriptor, frozenset({f"{name.registry}/{name.repository}"}))
 
     def _expect(self, digest: Digest, media_type: str) -> None:
         if digest not in self._expected and len(self._expected) >= EXPECTED_MAX:

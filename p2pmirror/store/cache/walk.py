@@ -82,11 +82,12 @@ class Walker:
         """Return what is in `blobs` or in `facts`; names that are no digests are not ours."""
         found: dict[Digest, Stat] = {}
         for algorithm, directory in self._places.content(kind):
-            names = await self._names(directory)
-            for start in range(0, len(names), BATCH):
-                digests = [each for name in names[start : start + BATCH] if (each := _digest(algorithm, name))]
-                stats = await self._files.stat([directory / each.hex for each in digests])
-                found |= {each: stat for each, stat in zip(digests, stats, strict=True) if stat is not None}
+            for number, (name, stat) in enumerate((await self._files_in(directory)).items()):
+                if number % BATCH == 0:
+                    await trio.lowlevel.checkpoint()
+                digest = _digest(algorithm, name)
+                if digest is not None:
+                    found[digest] = stat
         return found
 
     async def _facts(self, digests: list[Digest]) -> dict[Digest, Facts | None]:
@@ -98,7 +99,7 @@ class Walker:
         return found
 
     async def _small(self, directory: Path) -> list[bytes | None]:
-        names = await self._names(directory)
+        names = list(await self._files_in(directory))
         found: list[bytes | None] = []
         for start in range(0, len(names), BATCH):
             paths = [directory / name for name in names[start : start + BATCH]]
@@ -106,15 +107,14 @@ class Walker:
         return found
 
     async def _incoming(self) -> dict[str, int]:
-        names = [name for name in await self._names(self._places.root) if name.startswith(INCOMING)]
-        stats = await self._files.stat([self._places.root / name for name in names])
-        return {name: stat.size for name, stat in zip(names, stats, strict=True) if stat is not None}
+        found = await self._files_in(self._places.root)
+        return {name: stat.size for name, stat in found.items() if name.startswith(INCOMING)}
 
-    async def _names(self, directory: Path) -> list[str]:
+    async def _files_in(self, directory: Path) -> dict[str, Stat]:
         try:
-            return await self._files.names(directory)
+            return await self._files.contents(directory)
         except NotHere:
-            return []
+            return {}
 
 
 def _digest(algorithm: str, name: str) -> Digest | None:

@@ -68,6 +68,13 @@ class HostFiles:
         except OSError as error:
             raise_unreadable(error, directory)
 
+    async def contents(self, directory: Path) -> dict[str, Stat]:
+        """Return the regular files in a directory, by one thread call: some 10 us for each."""
+        try:
+            return await self._reading(lambda: _contents(directory))
+        except OSError as error:
+            raise_unreadable(error, directory)
+
     async def marks(self, directories: Sequence[Path]) -> list[int | None]:
         """Return when each directory was changed last."""
         return await self._reading(lambda: [_mark_or_none(directory) for directory in directories])
@@ -161,6 +168,17 @@ def _remove_abandoned(directory: Path, prefix: str) -> list[str]:
 
 def _names(directory: Path) -> list[str]:
     return sorted(path.name for path in directory.iterdir())
+
+
+def _contents(directory: Path) -> dict[str, Stat]:
+    found = {}
+    with os.scandir(directory) as entries:
+        for entry in entries:
+            with suppress(OSError):
+                state = entry.stat()
+                if modes.S_ISREG(state.st_mode):
+                    found[entry.name] = stat_of(state)
+    return found
 
 
 def _remove_if_abandoned(path: Path) -> bool:

@@ -51,6 +51,13 @@ class MemoryFiles(Disk):
         self.check_readable(directory)
         return sorted(path.name for path in {*self.entries, *self.directories} if path.parent == directory != path)
 
+    async def contents(self, directory: Path) -> dict[str, Stat]:
+        """Return the files in a directory."""
+        await self.step()
+        self.check_directory(directory)
+        self.check_readable(directory)
+        return {path.name: each.stat() for path, each in self.entries.items() if path.parent == directory}
+
     async def marks(self, directories: Sequence[Path]) -> list[int | None]:
         """Return a number for the names in each directory and what has them."""
         await self.step()
