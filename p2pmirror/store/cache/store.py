@@ -6,7 +6,6 @@ other agents and the `cache` commands; what cannot be written is not kept, and e
 
 import logging
 from collections.abc import Awaitable, Iterable
-from functools import partial
 from math import inf
 from pathlib import Path
 from typing import TypeVar
@@ -26,7 +25,8 @@ from p2pmirror.store.cache.metrics import CacheMetrics, Reason
 from p2pmirror.store.cache.options import CacheHooks, CacheOptions
 from p2pmirror.store.cache.pinning import Pinning
 from p2pmirror.store.cache.reading import ReadFile
-from p2pmirror.store.cache.records import Facts, bounded
+from p2pmirror.store.cache.receiving import Receiving
+from p2pmirror.store.cache.records import Facts
 from p2pmirror.store.cache.removal import Removal
 from p2pmirror.store.cache.room import Room
 from p2pmirror.store.cache.shelf import Entry, Shelf
@@ -70,7 +70,15 @@ class CacheStore:
         )
         self._learning = Learning(self._shelf, self._directory, self._documents, self._wall_s)
         self._tags = CacheTags(self._shelf, self._directory, self._wall_s)
-        self._own: set[str] = set()
+        self._receiving = Receiving(
+            self._shelf,
+            self._directory,
+            room=self._room,
+            learning=self._learning,
+            metrics=self._metrics,
+            writing=self._writing,
+            wall_s=self._wall_s,
+        )
         self._looking = Looking(
             self._shelf,
             self._directory,
@@ -78,7 +86,7 @@ class CacheStore:
             room=self._room,
             tags=self._tags,
             learning=self._learning,
-            own=self._own,
+            own=self._receiving.own,
             pinned=self._pinning.take_in,
             orphan_s=self._options.orphan_s,
             wall_s=self._wall_s,
@@ -173,14 +181,14 @@ class CacheStore:
 
     async def receive(self, digest: Digest, size: int, media_type: str | None, name: str) -> CacheIncoming:
         """Reserve room for a blob and begin its file. Raises `StoreFull`; cancellation leaves nothing behind."""
-        return await self._receive(digest, size, Facts(size, 0.0, media_type, (name,) if name else ()))
+        return await self._receiving.begin(digest, Facts(size, 0.0, media_type, (name,) if name else ()))
 
     async def keep_document(self, digest: Digest, media_type: str, data: bytes, name: str) -> None:
         """Keep a manifest or an index, and give its name to all that it leads to and that is here."""
         root = Descriptor(media_type, digest, len(data))
         facts = Facts(len(data), 0.0, media_type, (name,) if name else (), referrer_in(data, root))
         if not await self._has_document(root, data, name):
-            async with await self._receive(digest, len(data), facts) as incoming:
+            async with await self._receiving.begin(digest, facts) as incoming:
                 await incoming.write(data)
                 await incoming.keep()
         await self._writing(self._learning.spread(root, frozenset(facts.names)))
@@ -198,50 +206,6 @@ class CacheStore:
         except (NotHere, Unreachable):
             return False
         return True
-
-    async def _receive(self, digest: Digest, size: int, facts: Facts) -> CacheIncoming:
-        return await self._writing(self._begin(digest, size, facts))
-
-    async def _begin(self, digest: Digest, size: int, facts: Facts) -> CacheIncoming:
-        async with self._room.making:
-            await self._room.make(size)
-            with self._room.reserved(size):
-                writer = await self._directory.begin(digest)
-                name = writer.path.name
-                self._own.add(name)
-                try:
-                    await writer.preallocate(size)
-                except BaseException:
-                    self._own.discard(name)
-                    await writer.discard()
-                    raise
-        return CacheIncoming(
-            digest,
-            size,
-            writer,
-            keep=partial(self._keep, facts),
-            release=partial(self._released, name),
-            judged=self._metrics.judged,
-        )
-
-    async def _keep(self, facts: Facts, incoming: CacheIncoming) -> None:
-        await self._writing(self._put(facts, incoming))
-
-    async def _put(self, facts: Facts, incoming: CacheIncoming) -> None:
-        digest, now = incoming.digest, self._wall_s()
-        held = self._shelf.get(digest)
-        names = bounded([*facts.names, *(held.names if held is not None else ())])
-        known = held.media_type if held is not None else None
-        media_type = facts.media_type or known or self._learning.type_of(digest)
-        complete = Facts(facts.size, now, media_type, tuple(sorted(names)), facts.referrer)
-        await self._directory.write_facts(digest, complete)
-        await self._directory.commit(incoming.writer, digest)
-        incoming.released()
-        self._shelf.put([entry_of(digest, complete, None, now)])
-
-    def _released(self, name: str, incoming: CacheIncoming) -> None:
-        self._own.discard(name)
-        self._room.release(incoming.size)
 
     # --- tags ---
 
