@@ -15,7 +15,7 @@ import httpcore
 import trio
 
 from p2pmirror.errors import Unreachable
-from p2pmirror.upstream.dialling import Dialler
+from p2pmirror.upstream.dialling import Dialler, NotAllowed
 from p2pmirror.upstream.tls import Alpn, Trust
 from p2pmirror.wire.network import Stream
 
@@ -64,6 +64,7 @@ class Connection(httpcore.AsyncNetworkStream):
         self._generation = dials.generation
         self._used = trio.current_time()
         self._dropped = False
+        self.soiled = False  # whether somebody has left a question on it
 
     def drop(self) -> None:
         """Close at once; whoever reads or writes gets an error."""
@@ -120,11 +121,12 @@ class Connection(httpcore.AsyncNetworkStream):
         if info == "ssl_object" and isinstance(self._above, trio.SSLStream):
             return self._above
         if info == "is_readable":
-            return self._is_stale
+            return self.is_stale
         return None
 
     @property
-    def _is_stale(self) -> bool:
+    def is_stale(self) -> bool:
+        """Whether the other end may have closed it by now."""
         idle = trio.current_time() > self._used + IDLE_S
         return self._dropped or idle or self._generation != self._dials.generation
 
@@ -176,6 +178,8 @@ def _errors(late: type[Exception], broken: type[Exception]) -> Iterator[None]:
         yield
     except trio.TooSlowError:
         raise late("there was no answer in time") from None
+    except NotAllowed:
+        raise  # not a matter of the connection: httpcore passes it on
     except (trio.BrokenResourceError, trio.ClosedResourceError, Unreachable) as error:
         raise broken(_reason(error)) from None
 

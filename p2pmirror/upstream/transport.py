@@ -21,12 +21,12 @@ import trio
 from p2pmirror.errors import Unreachable
 from p2pmirror.upstream.connection import Connection, Dials
 from p2pmirror.upstream.dialling import Dialler
+from p2pmirror.upstream.keeping import Pool, ProxyPool
 from p2pmirror.upstream.tls import Alpn, Trust
 
 CONNECT_S: Final = 10.0  # for names, dials and TLS: three lost packets in a row
 SILENCE_S: Final = 20.0  # without one byte, though some are due; containerd gives up after 30
-CONNECTIONS_MAX: Final = 16  # of documents to one registry
-BLOB_CONNECTIONS_MAX: Final = 64  # of blobs: some ten images' layers at once, as a leader of a whole cluster fetches
+CONNECTIONS_MAX: Final = 64  # of a way: some ten images' layers at once, as a leader of a whole cluster fetches
 CLOSE_S: Final = 1.0  # to let a given-up body run into its closed connection
 
 Way = Literal["documents", "blobs"]
@@ -50,11 +50,12 @@ _FAILURES: Final = (
 class Body(httpx.AsyncByteStream):
     """The body of one answer, read part by part."""
 
-    def __init__(self, response: httpcore.Response, connection: Connection | None) -> None:
-        """Read what `response` has; closing early drops `connection`."""
+    def __init__(self, response: httpcore.Response, permits: trio.Semaphore) -> None:
+        """Read what `response` has; a place in `permits` is given back once at the end."""
         self._stream = response.stream
         self._parts = response.aiter_stream().__aiter__()
-        self._connection = connection
+        self._connection: Connection = response.extensions["network_stream"]
+        self._permits = permits
         self._ended = False
 
     async def receive(self) -> bytes:
@@ -64,9 +65,11 @@ class Body(httpx.AsyncByteStream):
                 try:
                     part = await anext(self._parts)
                 except StopAsyncIteration:
-                    self._ended = True
-                    await self._release()
+                    await self._end()
                     break
+                except BaseException:
+                    self._connection.soiled = True
+                    raise
             if part:
                 return part
         return b""
@@ -79,9 +82,7 @@ class Body(httpx.AsyncByteStream):
         """Give the connection back when the body has ended, else drop it. Never raises because of the other end."""
         if self._ended:
             return
-        self._ended = True
-        if self._connection is not None:
-            self._connection.drop()
+        self._connection.drop()
         # Each generator of the libraries must run to its end by itself: abandoned ones are finished by nobody.
         with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSE_S):
             try:
@@ -89,10 +90,13 @@ class Body(httpx.AsyncByteStream):
                     await anext(self._parts)
             except (StopAsyncIteration, *_FAILURES):
                 pass
-            await self._release()
+            await self._end()
 
-    async def _release(self) -> None:
-        await self._stream.aclose()  # type: ignore[union-attr]  # the stream of an asynchronous pool
+    async def _end(self) -> None:
+        if not self._ended:
+            self._ended = True
+            self._permits.release()
+            await self._stream.aclose()  # type: ignore[union-attr]  # the stream of an asynchronous pool
 
 
 class RegistryTransport(httpx.AsyncBaseTransport):
@@ -102,42 +106,47 @@ class RegistryTransport(httpx.AsyncBaseTransport):
         """Dial nothing yet. `proxy` is a URL, with a name and a password or without."""
         self._dialler = dialler
         self._dials = Dials(dialler, trust)
-        self._pools: dict[str, httpcore.AsyncConnectionPool] = {
-            "documents": _pool(self._dials, proxy, CONNECTIONS_MAX, http2=True),
-            "blobs": _pool(self._dials, proxy, BLOB_CONNECTIONS_MAX, http2=False),
+        self._pools: dict[Way, httpcore.AsyncConnectionPool] = {
+            "documents": _pool(self._dials, proxy, http2=True),
+            "blobs": _pool(self._dials, proxy, http2=False),
         }
+        # Nobody queues within a pool: there a place that falls free may be given to whoever has just left.
+        self._permits = {way: trio.Semaphore(CONNECTIONS_MAX) for way in self._pools}
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Return the answer, its body still to be read; the request's extension `way` says which connections to use.
 
         Asks once more when a connection that was kept turned out to be dead. Raises `Unreachable`.
         """
-        host = request.url.host
-        self._dialler.check_literal(host)
-        with _translated(host):
-            try:
-                response = await self._ask(request)
-            except _BROKEN as error:
-                if isinstance(error, httpcore.ConnectError):
-                    raise
-                self._dials.retire()
-                response = await self._ask(request)
-        connection = response.extensions.get("network_stream")
-        return httpx.Response(
-            response.status,
-            headers=response.headers,
-            stream=Body(response, connection if isinstance(connection, Connection) else None),
-            request=request,
-        )
+        self._dialler.check_literal(request.url.host)
+        permits = self._permits[_way_of(request)]
+        await permits.acquire()
+        try:
+            with _translated(request.url.host):
+                response = await self._ask_twice(request)
+        except BaseException:
+            permits.release()
+            raise
+        body = Body(response, permits)
+        return httpx.Response(response.status, headers=response.headers, stream=body, request=request)
 
     async def aclose(self) -> None:
         """Close every connection."""
         for pool in self._pools.values():
             await pool.aclose()
 
+    async def _ask_twice(self, request: httpx.Request) -> httpcore.Response:
+        try:
+            return await self._ask(request)
+        except httpcore.ConnectError:
+            raise
+        except _BROKEN:
+            self._dials.retire()
+            return await self._ask(request)
+
     async def _ask(self, request: httpx.Request) -> httpcore.Response:
         url = request.url
-        return await self._pools[request.extensions.get("way", "documents")].handle_async_request(
+        return await self._pools[_way_of(request)].handle_async_request(
             httpcore.Request(
                 method=request.method,
                 url=httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path),
@@ -148,18 +157,20 @@ class RegistryTransport(httpx.AsyncBaseTransport):
         )
 
 
-def _pool(dials: Dials, proxy: str | None, connections_max: int, *, http2: bool) -> httpcore.AsyncConnectionPool:
+def _way_of(request: httpx.Request) -> Way:
+    return "blobs" if request.extensions.get("way") == "blobs" else "documents"
+
+
+def _pool(dials: Dials, proxy: str | None, *, http2: bool) -> httpcore.AsyncConnectionPool:
     if proxy is None:
-        return httpcore.AsyncConnectionPool(
-            ssl_context=Alpn.fresh(), max_connections=connections_max, http2=http2, network_backend=dials
-        )
+        return Pool(ssl_context=Alpn.fresh(), max_connections=CONNECTIONS_MAX, http2=http2, network_backend=dials)
     url = httpx.URL(proxy)
-    return httpcore.AsyncHTTPProxy(
+    return ProxyPool(
         proxy_url=httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=b"/"),
         proxy_auth=(url.username, url.password) if url.username else None,
         proxy_ssl_context=Alpn.fresh() if url.scheme == "https" else None,
         ssl_context=Alpn.fresh(),
-        max_connections=connections_max,
+        max_connections=CONNECTIONS_MAX,
         http2=http2,
         network_backend=dials,
     )

@@ -16,7 +16,7 @@ from p2pmirror.upstream.credentials.setting import CredentialsSetting, Kind
 from p2pmirror.wire.address import Address
 from p2pmirror.wire.hosts import HostNetwork
 from p2pmirror.wire.http_server import HttpServer, ServerOptions
-from tests.registries.docker import PASSWORD, USER, DockerRegistry, make_certificate
+from tests.registries.docker import PASSWORD, USER, DockerRegistry
 from tests.registries.faults import FaultProxy, answer, redirect
 from tests.registries.holdings import Holdings
 from tests.registries.tokens import TokenServer
@@ -38,7 +38,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory, holdings: Holdings) -> Ite
     registry.stop()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def with_passwords(guarded: DockerRegistry) -> Iterator[DockerRegistry]:
     guarded.start_with_passwords()
     yield guarded
@@ -46,8 +46,8 @@ def with_passwords(guarded: DockerRegistry) -> Iterator[DockerRegistry]:
 
 
 @pytest.fixture
-async def tokens(tmp_path: Path, nursery: trio.Nursery) -> TokenServer:
-    server = TokenServer(*make_certificate(tmp_path))
+async def tokens(certificate: tuple[Path, Path], nursery: trio.Nursery) -> TokenServer:
+    server = TokenServer(*certificate)
     address = await nursery.start(HttpServer(server.handle, ServerOptions()).run, await HostNetwork().listen(LOOPBACK))
     server.url = f"http://{address}/token"
     return server
@@ -150,7 +150,7 @@ async def test_many_askers_share_one_fetch(proxy: FaultProxy, tokens: TokenServe
 
 
 async def test_askers_share_a_failure_too(proxy: FaultProxy, tokens: TokenServer, holdings: Holdings) -> None:
-    """A token server that refuses refuses all who wait, with one question, and with its status and none of its words."""
+    """A token server that refuses refuses all who wait, with one question; its status is told and none of its words."""
     tokens.delay_s, tokens.status, tokens.headers = 0.3, 429, {"Retry-After": "60"}
     refused: list[MirrorError] = []
     async with client(proxy.url) as made:
