@@ -34,8 +34,8 @@ from p2pmirror.store.layered import LayeredStore
 from p2pmirror.store.memory import MemoryStore
 from p2pmirror.store.ocilayout import OciLayoutStore
 from p2pmirror.store.protocol import Store
-from p2pmirror.upstream.client import RegistriesUpstream
 from p2pmirror.telemetry.metrics import Room
+from p2pmirror.upstream.client import RegistriesUpstream
 from p2pmirror.version import VERSION
 from p2pmirror.web.facts import Cache as Fullness
 from p2pmirror.web.facts import Facts, Identity

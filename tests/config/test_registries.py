@@ -64,6 +64,7 @@ def test_a_table_says_all_of_a_registry(tmp_path: Path) -> None:
         "http://me:secret@proxy.lab:3128",
     )
     assert "secret" not in repr(config)
+    assert str(CredentialsSetting("file", Path("/login"))) == "file:/login"
     assert "docker.io" not in config.registries.through
     assert config.registries.configured == {"registry.lab:5000", "docker.io"}
 
@@ -73,6 +74,14 @@ def test_a_name_alone_is_a_registry_to_be_fetched_from() -> None:
     config = load({"P2PMIRROR_REGISTRIES": "registry.example, Quay.IO"}, {})
     assert config.registries.get("registry.example") == RegistryOptions("registry.example", "https://registry.example")
     assert config.registries.configured == {"registry.example", "quay.io"}
+
+
+def test_an_empty_text_is_none(tmp_path: Path) -> None:
+    """A template may leave credentials, proxy and ca_file empty."""
+    text = '[[registries]]\nname = "x.example"\ncredentials = ""\nproxy = ""\nca_file = ""\n'
+    found = loaded(tmp_path, text).registries.get("x.example")
+    assert found == RegistryOptions("x.example", "https://x.example")
+    assert found.is_secure
 
 
 @pytest.mark.parametrize(
@@ -95,6 +104,7 @@ def test_a_name_alone_is_a_registry_to_be_fetched_from() -> None:
         ('credentials = "user:hunter2"', "as credentials docker-config:PATH, kubernetes-secret:PATH or file:PATH"),
         ('credentials = "file:relative"', "with an absolute path"),
         ('ca_file = "\\u0000"', "as ca_file a path"),
+        ('proxy = "http://proxy.lab/path"', "as proxy a URL such as"),
         ('proxy = "socks5://me:hunter2@x"', "as proxy a URL such as http://proxy.example:3128"),
         ('colour = "blue"', "not 'colour'"),
         ('[[registries]]\nname = "X.example"', "x.example only once"),

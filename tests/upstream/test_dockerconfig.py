@@ -44,7 +44,9 @@ def test_a_login_is_found_under_each_spelling(key: str, name: str, host: str) ->
     assert found.helper is None
 
 
-@pytest.mark.parametrize("key", ["ghcr.io.evil.test", "ghcr.io/org", "evil.test/ghcr.io", "https://ghcr.io@evil.test"])
+@pytest.mark.parametrize(
+    "key", ["ghcr.io.evil.test", "ghcr.io/org", "evil.test/ghcr.io", "https://ghcr.io@evil.test", "http://[ghcr.io"]
+)
 def test_a_login_is_given_to_nobody_else(key: str) -> None:
     """Another host's login, or one for a part of a registry, is not this registry's."""
     assert read_config(config(auths={key: ADA}), "ghcr.io", "ghcr.io") == Entry(None, "ghcr.io", None)
@@ -102,7 +104,7 @@ def test_other_forms() -> None:
     assert read_basic(b"ada\n", b" spaced \r\n") == Login("ada", " spaced ")
     assert read_answer(b'{"ServerURL":"x","Username":"AWS","Secret":"s"}') == Login("AWS", "s")
     assert read_answer(b'{"Username":"<token>","Secret":"t"}') == Login("", "", "t")
-    for read in (read_pair, read_answer):
+    for read in (read_pair, read_answer, lambda data: read_basic(b" \n", data)):
         with pytest.raises(BadCredentials):
             read(b"nothing of use")
 
@@ -112,10 +114,14 @@ def test_a_login_shows_no_secret() -> None:
     shown = repr(Login("ada", "hunter2", "hunter3"))
     assert "ada" in shown
     assert "hunter" not in shown
+    assert Login("ada", "pw").basic == "Basic YWRhOnB3"
+    assert Login("ada", "pw").account == "ada"
 
 
 KEYS = st.sampled_from(["auths", "credHelpers", "credsStore", "ghcr.io", "auth", "username"])
-TREES = st.recursive(st.none() | st.text() | st.integers(), lambda each: st.lists(each) | st.dictionaries(KEYS, each))
+TREES = st.recursive(
+    st.none() | st.text() | st.integers(), lambda each: st.lists(each) | st.dictionaries(KEYS, each), max_leaves=8
+)
 
 
 @given(st.binary(max_size=200) | TREES.map(lambda tree: json.dumps(tree).encode()))

@@ -153,6 +153,7 @@ def test_any_head_is_hints(limit: str, remaining: str, wait: str, body: str) -> 
         ('</v2/x>; rel="nextish"', None),
         ("</v2/x>", None),
         ("<http://[>; rel=next", None),
+        ("</v2/ä>; rel=next", None),
         ("", None),
     ],
 )
@@ -206,6 +207,11 @@ def test_what_is_dialled(host: str) -> None:
 def test_urls_that_are_followed(text: str, found: str) -> None:
     """Names and addresses in their usual spelling, whole or relative."""
     assert str(read_url(text, httpx.URL(PAGE), {"https"})) == found
+
+
+def test_a_url_without_end_is_not_followed() -> None:
+    """Signed addresses are long, but not that long."""
+    assert read_url("https://store.test/" + "a" * 20_000, None, {"https"}) is None
 
 
 @given(st.text(max_size=80) | st.text(alphabet="htps:/@[]%.0x1a#?", max_size=40).map("https://".__add__))
