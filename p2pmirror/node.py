@@ -84,6 +84,7 @@ class Node:
             closing.push_async_callback(self._content.upstream.aclose)
             await nursery.start(rooms.web.run, page)
             await nursery.start(self._kept_up, "kept connections", rooms.client.let_go_of_old)
+            await nursery.start(self._kept_up, "registries' connections", self._content.upstream.let_go_of_old)
             await nursery.start(self._kept_up, "store", self._content.store.run)
             await nursery.start(self._kept_up, "fetching", rooms.through.run)
             advertising = trio.CancelScope()

@@ -10,6 +10,7 @@ from random import Random
 from urllib.parse import urlsplit
 
 import httpx
+import trio
 from prometheus_client import CollectorRegistry
 
 from p2pmirror.errors import NotHere
@@ -17,6 +18,7 @@ from p2pmirror.oci import Descriptor, Digest
 from p2pmirror.store.files import Files
 from p2pmirror.upstream import documents, listing
 from p2pmirror.upstream.asking import Asker, World
+from p2pmirror.upstream.connection import IDLE_S
 from p2pmirror.upstream.credentials.helper import AskHelper, helpers_in
 from p2pmirror.upstream.credentials.source import NoSource, Source
 from p2pmirror.upstream.dialling import Dialler
@@ -56,6 +58,14 @@ class RegistriesUpstream:
         self._ask_helper = helpers_in(helper_path)
         self._askers: dict[str, Asker] = {}
         self._transports: list[RegistryTransport] = []
+
+    async def let_go_of_old(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Close kept connections as they become too old, until cancelled: without questions nothing else would."""
+        task_status.started()
+        while True:
+            await trio.sleep(IDLE_S / 2)
+            for transport in list(self._transports):
+                await transport.close_old()
 
     async def aclose(self) -> None:
         """Close every connection."""

@@ -130,6 +130,13 @@ class RegistryTransport(httpx.AsyncBaseTransport):
         body = Body(response, permits)
         return httpx.Response(response.status, headers=response.headers, stream=body, request=request)
 
+    async def close_old(self) -> None:
+        """Close connections that have been idle for too long: by themselves pools do so at the next question only."""
+        for pool in self._pools.values():
+            for connection in pool.connections:
+                if connection.has_expired():
+                    await connection.aclose()
+
     async def aclose(self) -> None:
         """Close every connection."""
         for pool in self._pools.values():

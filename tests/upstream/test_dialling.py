@@ -15,7 +15,7 @@ from p2pmirror.upstream.credentials.setting import CredentialsSetting
 from p2pmirror.upstream.transport import CONNECT_S, SILENCE_S
 from p2pmirror.wire.address import Address
 from p2pmirror.wire.memory import Link, MemoryWorld
-from tests.registries.faults import FaultProxy, answer, redirect, silence
+from tests.registries.faults import Exchange, FaultProxy, answer, redirect, silence
 from tests.registries.holdings import Holdings
 from tests.upstream.conformance import REGISTRY, read
 from tests.upstream.setting import client
@@ -204,6 +204,30 @@ async def test_a_wait_is_kept_to_the_second(internet: Internet) -> None:
                 await made.upstream.resolve(REGISTRY, "library/app", "v1")
             await trio.sleep(0.25)
     assert 90 <= trio.current_time() - began <= 92
+
+
+async def test_idle_connections_are_closed_without_a_question(internet: Internet, nursery: trio.Nursery) -> None:
+    """A connection that nobody uses is closed within a minute, and the next question opens a new one."""
+    internet.world.names["registry.test"] = [PUBLIC]
+
+    async def kept(exchange: Exchange) -> None:
+        body = internet.held.layer
+        await exchange.stream.send_all(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        await silence(exchange)
+
+    server = internet.servers[PUBLIC]
+    server.clear()
+    server.on("/blobs/", kept)
+    async with client(URL, network=internet.own, files=internet.files, private_addresses=False) as made:
+        await nursery.start(made.client.let_go_of_old)
+        for asked in (1, 2):
+            async with made.upstream.blob(REGISTRY, "library/app", internet.held.layer_digest) as download:
+                assert await read(download) == internet.held.layer
+            await trio.sleep(5)
+            assert internet.world.open_streams == 2
+            assert len(server.asked) == asked
+            await trio.sleep(60)
+            assert internet.world.open_streams == 0
 
 
 async def test_nothing_stays_open(internet: Internet) -> None:
