@@ -9,7 +9,7 @@ Laws:
   by our own clock, since httpcore's is the real one.
 """
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Iterator
 from contextlib import contextmanager
 from typing import Final, Literal, NoReturn
 
@@ -53,7 +53,8 @@ class Body(httpx.AsyncByteStream):
     def __init__(self, response: httpcore.Response, permits: trio.Semaphore) -> None:
         """Read what `response` has; a place in `permits` is given back once at the end."""
         self._stream = response.stream
-        self._parts = response.aiter_stream().__aiter__()
+        assert isinstance(response.stream, AsyncIterable), "the stream of an asynchronous pool"
+        self._parts = aiter(response.stream)
         self._connection: Connection = response.extensions["network_stream"]
         self._permits = permits
         self._ended = False
@@ -61,17 +62,18 @@ class Body(httpx.AsyncByteStream):
     async def receive(self) -> bytes:
         """Return the next bytes, b"" at the end. Raises `Unreachable`. Cancelled, it can only be closed."""
         while not self._ended:
-            with _translated():
-                try:
-                    part = await anext(self._parts)
-                except StopAsyncIteration:
-                    await self._end()
-                    break
-                except BaseException:
-                    self._connection.soiled = True
-                    raise
-            if part:
-                return part
+            try:
+                part = await anext(self._parts)
+            except StopAsyncIteration:
+                await self._end()
+            except BaseException as error:
+                self._connection.soiled = True
+                if isinstance(error, _FAILURES):
+                    _raise(error, "")
+                raise
+            else:
+                if part:
+                    return part
         return b""
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
