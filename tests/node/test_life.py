@@ -265,7 +265,7 @@ async def test_a_bug_before_the_start(autojump_clock: MockClock) -> None:
 
     async with cluster() as nodes:
         member = nodes.make()
-        member.node._store = BadStore()
+        member.node._content.store = BadStore()
         with pytest.raises(Bug, match="no start"):
             await member.node.run(trio.Event())
         assert_nothing_is_bound(member.network)
