@@ -5,13 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 import trio
 
-from p2pmirror.errors import Unreachable
+from p2pmirror.errors import Unreachable, UpstreamRefused
+from p2pmirror.upstream.credentials.login import Login
+from p2pmirror.upstream.tokens import TokenKey, Tokens
+from p2pmirror.wire.address import Address
+from p2pmirror.wire.hosts import HostNetwork
 from tests.registries.docker import DockerRegistry, make_certificate
+from tests.registries.faults import LOOPBACK, FaultProxy, redirect
 from tests.registries.holdings import Holdings
-from tests.upstream.conformance import REGISTRY, read
+from tests.registries.tls import TlsNetwork
+from tests.upstream.conformance import ABSENT, REGISTRY, read
 from tests.upstream.setting import client
 
 
@@ -127,3 +134,32 @@ async def test_plain_words_to_a_tls_port_and_the_other_way(
         async with client(url) as made:
             with trio.fail_after(10), pytest.raises(Exception, match=r"TLS failed|answered 400"):
                 await made.upstream.resolve(REGISTRY, "library/app", "v1")
+
+
+async def test_no_redirect_leads_from_tls_to_none(
+    docker_registry: DockerRegistry, certificate: tuple[Path, Path], nursery: trio.Nursery
+) -> None:
+    """A registry over TLS cannot send a question where it could be read, or answered by anybody, on the way."""
+    behind = Address("127.0.0.1", docker_registry.port)
+    secure, plain = FaultProxy(TlsNetwork(*certificate), behind), FaultProxy(HostNetwork(), behind)
+    await nursery.start(secure.run, LOOPBACK)
+    await nursery.start(plain.run, LOOPBACK)
+    secure.on("/blobs/", redirect(f"{plain.url}{{target}}"))
+    async with client(f"https://{secure.address}", ca_file=certificate[0]) as made:
+        with pytest.raises(UpstreamRefused, match="not followed") as caught:
+            await made.upstream.blob_size(REGISTRY, "library/app", ABSENT)
+    assert caught.value.status == 502
+    assert secure.asked
+    assert not plain.asked
+
+
+async def test_no_password_is_sent_without_tls() -> None:
+    """A public registry over TLS cannot name a token server without it: nobody is asked, and no name looked up."""
+    tokens = Tokens(unasked, plain_realms=False)
+    for realm in ("http://token.test/token", "http://registry.test/token", "//token.test", "token"):
+        with pytest.raises(UpstreamRefused, match="none that is asked"):
+            await tokens.get(TokenKey(realm, "s", "repository:a:pull", "ada"), Login("ada", "secret"))
+
+
+async def unasked(request: httpx.Request, bytes_max: int) -> tuple[int, bytes]:
+    raise AssertionError("a token server was asked without TLS")
