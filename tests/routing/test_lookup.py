@@ -106,6 +106,22 @@ def test_with_records_a_quorum_is_enough() -> None:
     assert QUORUM == 3
 
 
+def test_records_of_nodes_that_are_not_the_closest_end_nothing() -> None:
+    """Three nodes that held the key before nearer ones came give records: the nearer ones are asked all the same."""
+    search = lookup(11, 12, 13)
+    for number in (11, 12, 13):
+        search.asked(node(number), 1.0)
+    search.answered(node(11), [node(1), node(2)], found=True)
+    search.answered(node(12), [node(3)], found=True)
+    search.answered(node(13), [], found=True)
+    assert search.next_asks(0) == [node(1), node(2), node(3)]
+    for number in (1, 2, 3):
+        assert not search.ended(0)
+        search.asked(node(number), 1.0)
+        search.answered(node(number), [], found=True)
+    assert search.ended(0)
+
+
 def test_this_node_counts_as_a_holder() -> None:
     """Records found here are one of the three."""
     search = Lookup(TARGET, node(1), [node(2), node(3)])

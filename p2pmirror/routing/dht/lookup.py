@@ -4,7 +4,8 @@ Laws:
 - one writer: the shell tells what happened, everything else is computed from the candidates;
 - at most `ALPHA` questions wait for an answer; one that waits past its soft timeout frees its place, and its answer
   still counts;
-- it ends when the closest candidates have answered: with records, `QUORUM` of them; without, all holders.
+- it ends when the closest candidates have answered: with records, until `QUORUM` of them gave some; without, all
+  holders. Records that farther ones gave end nothing: those held the key while nearer nodes were away.
   Silent ones are passed over after their soft timeout as long as no more are silent than answered.
 
 Follows the Kademlia paper, section 2.3, as a sliding window instead of rounds. Deadlines are compared, never computed
@@ -14,6 +15,7 @@ twice. DESIGN.md section 4, "Lookup".
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from itertools import takewhile
 
 from p2pmirror.wire.identity import NodeId
 
@@ -84,10 +86,9 @@ class Lookup:
         if self._is_over(window):
             return []
         busy = sum(_takes_a_place(each, now) for each in self._ordered)
-        found = sum(each.found for each in self._ordered)
-        places = (
-            min(ALPHA, self._quorum - found) if found else ALPHA
-        ) - busy  # records found: ask no more than are missing
+        found = any(each.found for each in self._ordered)
+        missing = self._enough(len(window)) - _found_nearer_than(_State.NEW, window)
+        places = (min(ALPHA, missing) if found else ALPHA) - busy  # records found: ask no more than are missing
         return [each.node_id for each in window if each.state is _State.NEW][: max(0, places)]
 
     def asked(self, node_id: NodeId, soft_deadline: float) -> None:
@@ -145,7 +146,7 @@ class Lookup:
         return window
 
     def _is_over(self, window: Sequence[_Candidate]) -> bool:
-        if sum(each.found for each in self._ordered) >= self._enough(len(window)) > 0:
+        if _found_before_unanswered(window) >= self._enough(len(window)) > 0:
             return True
         if any(each.state is not _State.ANSWERED for each in window):
             return False
@@ -166,6 +167,17 @@ class Lookup:
 
     def _sort(self) -> None:
         self._ordered.sort(key=lambda each: each.distance)
+
+
+def _found_nearer_than(state: _State, window: Iterable[_Candidate]) -> int:
+    """Return how many gave records of those that are nearer than the first one in a state."""
+    return sum(each.found for each in takewhile(lambda each: each.state is not state, window))
+
+
+def _found_before_unanswered(window: Iterable[_Candidate]) -> int:
+    """Return how many gave records of those that are nearer than the first one that has said nothing."""
+    said = takewhile(lambda each: each.found or each.state is _State.ANSWERED, window)
+    return sum(each.found for each in said)
 
 
 def _takes_a_place(candidate: _Candidate, now: float) -> bool:
