@@ -12,11 +12,11 @@ import pytest
 from click.testing import CliRunner, Result
 
 from p2pmirror.cli import main
-from p2pmirror.oci import Digest
+from p2pmirror.oci import Descriptor, Digest, mediatype
 from p2pmirror.store.cache.records import Places
 from tests.cli.agents import Agent, agents, wait_for
 from tests.operations.archives import directory, layout, saved, tar
-from tests.store.images import make_image
+from tests.store.images import Image, make_image
 
 IMAGE = make_image("registry.example/app:v1", layer_bytes=(3000, 70_000))
 OTHER = make_image("registry.example/other:v1", seed=3, layer_bytes=(5000,))
@@ -81,14 +81,14 @@ def test_several_archives_of_which_one_is_bad(cache: Path, tmp_path: Path) -> No
     assert "neither an OCI image layout" in result.stderr
     assert "docker.io/library/nginx:1.27" in result.stdout
     told = said(cache, "add", str(bad), code=1)
-    assert (told["added"], [each["file"] for each in told["failed"]]) == ([], [str(bad)])
+    assert (told["added"], [each["source"] for each in told["failed"]]) == ([], [str(bad)])
 
 
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["add", "nginx:1.27"], "docker save"),
         (["add", "/No Such File"], "no such file"),
+        (["add", "nginx:1.27", "--name", "a"], "one archive"),
         (["add"], "Missing argument"),
         (["add", ".", "--name", "a/b@sha256:" + "0" * 64], "tag"),
         (["add", ".", "--name", "Not A Name"], "name"),
@@ -163,6 +163,52 @@ def test_a_directory_that_cannot_be_written(tmp_path: Path) -> None:
     result = run(tmp_path / "file" / "cache", "add", str(tar(tmp_path / "a.tar", layout(IMAGE))))
     assert result.exit_code == 1
     assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("platform", ["linux/amd64", "linux/arm64", "all"])
+def test_an_image_pulled_through_an_agent(platform: str, cache: Path, tmp_path: Path) -> None:
+    """An image is pulled through a running agent, for one platform or for all; again nothing comes; a pin holds it."""
+    machine = {"linux/amd64": [0], "linux/arm64": [1], "all": [0, 1]}[platform]
+    image = _of_two_platforms()
+    directory(tmp_path / "layout", layout(image))
+    with agents() as start:
+        agent = start(store=f"oci-layout:{tmp_path / 'layout'}")
+        agent.running()
+        agent.wait_ready()
+        options = ("--agent", f"http://{agent.host}:29999", "--platform", platform)
+        brought = said(cache, "add", NAME, *options, "--pin")["added"][0]
+        assert brought["images"] == [{"digest": str(image.root.digest), "tags": [NAME]}]
+        held = {each["digest"]: each for each in said(cache, "list")["blobs"]}
+        manifests = [digest for digest, (_, kind) in image.content.items() if kind == mediatype.OCI_MANIFEST]
+        assert {str(digest) for digest in image.layers} <= set(held)
+        assert [str(digest) in held for digest in manifests] == [number in machine for number in (0, 1)]
+        assert all(each["pinned"] and each["names"] == ["registry.example/app"] for each in held.values())
+        assert all(each["media_type"] == image.content[Digest.parse(digest)][1] for digest, each in held.items())
+        assert said(cache, "add", NAME, *options)["added"][0]["new_bytes"] == 0
+        assert said(cache, "verify")["wrong"] == []
+        failed = run(cache, "add", "registry.example/none:v1", NAME, *options)
+        assert (failed.exit_code, "404" in failed.stderr) == (3, True)
+    gone = run(cache, "add", NAME, *options)
+    assert (gone.exit_code, "no agent answers" in gone.stderr) == (1, True)
+
+
+def _of_two_platforms() -> Image:
+    """Return an image whose index says which manifest is for which machine."""
+    image = make_image(NAME, layer_bytes=(3000, 70_000))
+    manifests = [digest for digest, (_, kind) in image.content.items() if kind == mediatype.OCI_MANIFEST]
+    entries = [
+        {
+            "mediaType": mediatype.OCI_MANIFEST,
+            "digest": str(digest),
+            "size": len(image.content[digest][0]),
+            "platform": {"os": "linux", "architecture": machine},
+        }
+        for digest, machine in zip(manifests, ("amd64", "arm64"), strict=True)
+    ]
+    index = json.dumps({"schemaVersion": 2, "mediaType": mediatype.OCI_INDEX, "manifests": entries}).encode()
+    content = {digest: each for digest, each in image.content.items() if digest != image.root.digest}
+    root = Descriptor(mediatype.OCI_INDEX, Digest.of(index), len(index))
+    return Image(root, {**content, root.digest: (index, root.media_type)}, image.tags, layers=image.layers)
 
 
 def answers(agent: Agent, path: str) -> int:
