@@ -108,7 +108,8 @@ class Writer(Protocol):
     async def commit(self, path: Path) -> None:
         """Put the content on the disk, take the name `path` in place of what had it, and put the name on the disk too.
 
-        Raises `StoreFull`. Cancelled, it may or may not have happened; nothing between.
+        Raises `StoreFull`, also when the file was removed meanwhile, whoever has its name by then. Cancelled, it may or
+        may not have happened; nothing between.
         """
         ...
 

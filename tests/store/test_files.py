@@ -184,6 +184,23 @@ async def test_discarded_writer_leaves_its_successor_alone(place: Place) -> None
         await writer.append(b"x")
 
 
+async def test_commit_is_of_its_own_content(place: Place) -> None:
+    """A writer whose file was removed commits nothing, neither what another writer put under its name by then."""
+    writer = await place.files.create(place.directory / "t")
+    await writer.append(b"mine")
+    await place.files.unlink(place.directory / "t")
+    with pytest.raises(NotWritable):
+        await writer.commit(place.directory / "a")
+    async with await place.files.create(place.directory / "t") as other:
+        await other.append(b"half")
+        with pytest.raises(NotWritable):
+            await writer.commit(place.directory / "a")
+        await writer.discard()
+        assert await place.files.names(place.directory) == ["t"]
+        await other.commit(place.directory / "b")
+    assert await place.files.names(place.directory) == ["b"]
+
+
 async def test_create_is_exclusive(place: Place) -> None:
     """A name that is taken can not be created, nor one in a directory that does not exist."""
     await place.write("a", b"")

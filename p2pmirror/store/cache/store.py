@@ -272,8 +272,8 @@ class CacheStore:
         return await self._writing(self._looking.adopt())
 
     def complain(self, error: MirrorError) -> None:
-        """Say what is wrong with the directory, once."""
-        if str(error) != self._trouble:
+        """Say what is wrong with the directory: once, until a walk finds that all is well."""
+        if self._trouble is None:
             log.warning("%s", error)
         self._trouble = str(error)
 

@@ -1,5 +1,6 @@
 """A file being written: by threads, committed by fsync and rename."""
 
+import errno
 import os
 from collections.abc import Callable
 from contextlib import suppress
@@ -94,14 +95,25 @@ class HostWriter:
 
     def _let_go(self) -> None:
         with suppress(OSError), self._descriptor.used():
-            if not self._committed:
+            if not self._committed and self._has_its_name():
                 self._path.unlink()
         self._descriptor.close()
 
     def _take_name(self, path: Path) -> None:
+        if not self._has_its_name():
+            raise FileNotFoundError(errno.ENOENT, "something else took its name meanwhile", str(self._path))
         self._path.rename(path)
         self._path, self._committed = path, True
         sync_directory(path.parent)
+
+    def _has_its_name(self) -> bool:
+        """Whether the name still stands for this file: somebody may have removed it, and another writer taken it."""
+        try:
+            found = self._path.lstat()
+        except OSError:
+            return False
+        with self._descriptor.used() as number:
+            return os.path.samestat(found, os.fstat(number))
 
     async def _writing(self, function: Callable[..., object], *arguments: object) -> None:
         with errors_of_writing(self._path):

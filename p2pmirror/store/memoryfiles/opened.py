@@ -120,6 +120,8 @@ class MemoryWriter:
     async def commit(self, path: Path) -> None:
         """Content to the disk, the new name, the name to the disk."""
         await self.fsync()
+        if self._disk.entries.get(self._path) is not self._content:
+            raise NotWritable(f"cannot write {path}: something else took the name {self._path} meanwhile")
         await self._disk.take_name(self._path, path)
         self._path, self._committed = path, True
         await self._disk.sync_names(path)
