@@ -9,11 +9,15 @@ from __future__ import annotations
 import os
 
 import pytest
+from hypothesis import settings
 
 from tests.groups import LEFT_OUT, leave_out
 from tests.lab.needs import missing
 
 pytest_plugins = ("tests.lab.plugin",)
+
+settings.register_profile("p2pmirror", parent=settings.default, deadline=None)  # a machine may be busy: not a failure
+settings.load_profile("p2pmirror")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

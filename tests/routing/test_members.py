@@ -353,3 +353,33 @@ def test_nobody_is_driven_to_the_end_of_his_incarnations() -> None:
     assert state(members, 1) == "suspect"
     members.apply([news(1, ALIVE, incarnation=room.INCARNATION_LEAP_MAX)], 0)
     assert state(members, 1) == "alive"
+
+
+def test_who_is_not_where_it_was() -> None:
+    """Who is lost is gone at once and may be elsewhere; a stranger, or one that is gone already, is not gone again."""
+    members = membership(1)
+    members.lost(node(1), 1.0)
+    members.lost(node(1), 2.0)
+    members.lost(node(9), 2.0)
+    assert kinds(members) == [("gone", node(1))]
+    assert members.may_move(node(1))
+    assert [each.state for each in members.news()] == [GONE]
+
+
+def test_the_end_of_one_in_passing_is_no_news() -> None:
+    """Nobody was told of a member that is no contact, and nobody is told that it is gone."""
+    members = membership()
+    assert members.met(info(1), 0.0)
+    members.lost(node(1), 1.0)
+    assert kinds(members) == [("gone", node(1))]
+    assert members.news() == ()
+
+
+def test_a_goodbye_after_the_end_is_news() -> None:
+    """Who was taken for gone and says goodbye after all is told of as left: that is final for its life."""
+    members = membership(1)
+    end(members, 1, 10.0)
+    members.left(node(1), BOOT, 11.0)
+    assert kinds(members) == [("gone", node(1))]
+    assert [each.state for each in members.news()] == [LEFT]
+    assert not members.accepts(node(1), BOOT, at(1))

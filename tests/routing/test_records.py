@@ -209,3 +209,20 @@ def test_flapping_does_not_grow_the_queue_of_ends() -> None:
     assert len(records._ends) <= room.STALE_ENDS_MAX + 3
     put(records, 1, entry(1))
     assert records.expire(600) == 1
+
+
+def test_what_was_dropped_is_not_queued_for_ever(monkeypatch) -> None:
+    """Providers that come and go leave no more behind than there are records, and those that are there still end."""
+    monkeypatch.setattr(room, "STALE_ENDS_MAX", 10)
+    records = Records()
+    put(records, 1, Entry(key(1), 1, COMPLETE), ttl_s=100)
+    for number in range(2, 200):
+        put(records, number, Entry(key(1), 1, COMPLETE), ttl_s=600)
+        records.drop(node(number))
+        assert len(records._ends) <= 2 * len(records) + 11
+    put(records, 200, Entry(key(1), 1, COMPLETE), ttl_s=200)
+    assert set(found(records)) == {node(1), node(200)}
+    records.expire(100.0)
+    assert (len(records), found(records, now=100.0)) == (1, [node(200)])
+    records.expire(200.0)
+    assert len(records) == 0

@@ -192,3 +192,14 @@ def test_what_a_table_lacks() -> None:
     assert not table.lacks(stranger)
     assert not table.knows_all_near(stranger, 8)
     assert table.lacks(NodeId(b"\x80" + bytes(18) + b"\x01"))
+
+
+def test_whom_a_table_does_not_want_it_does_not_take() -> None:
+    """There is no way into the table but through `wants`: a contact is in it once, this node never."""
+    table, ids = filled(1)
+    for node_id in (ids[0], OWN):
+        with pytest.raises(ValueError, match="no place"):
+            table.add(node_id, at(9))
+    assert len(table) == 1
+    contact = table.get(ids[0])
+    assert str(contact) == "10.0.0.0:29998", "kademlia's own nodes print so"

@@ -18,6 +18,7 @@ from p2pmirror.upstream.credentials.dockerconfig import (
     read_pair,
 )
 from p2pmirror.upstream.credentials.login import BadCredentials, Login
+from p2pmirror.upstream.credentials.setting import read_credentials
 
 ADA = {"auth": base64.b64encode(b"ada:pass:word").decode()}
 
@@ -107,6 +108,30 @@ def test_other_forms() -> None:
     for read in (read_pair, read_answer, lambda data: read_basic(b" \n", data)):
         with pytest.raises(BadCredentials):
             read(b"nothing of use")
+
+
+def test_a_secret_without_a_name_is_none() -> None:
+    """A basic-auth secret whose username is empty is nobody's login."""
+    with pytest.raises(BadCredentials, match="username is empty"):
+        read_basic(b" \n", b"secret")
+
+
+def test_a_key_that_is_no_url_is_nobodys() -> None:
+    """A key that no reader of URLs takes does not hide the logins behind it."""
+    assert read_config(config(auths={"https://[": ADA, "http://ghcr.io": ADA}), "ghcr.io", "ghcr.io").login is not None
+
+
+def test_what_is_sent_of_a_login() -> None:
+    """The scheme Basic takes the base64 of both (RFC 7617); accounts are told apart by the name."""
+    login = Login("Aladdin", "open sesame")
+    assert login.basic == "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ=="
+    assert login.account == "Aladdin"
+
+
+def test_where_credentials_are() -> None:
+    """A setting prints as it is read, and an empty one is none."""
+    assert str(read_credentials("file:/etc/login")) == "file:/etc/login"
+    assert read_credentials("") is None
 
 
 def test_a_login_shows_no_secret() -> None:

@@ -11,7 +11,8 @@ from p2pmirror.upstream.addresses import is_public
 from p2pmirror.upstream.challenge import Challenge, parse_challenges
 from p2pmirror.upstream.hints import RETRY_AFTER_S_MAX, Hints, read_go_duration, read_hints, read_retry_after
 from p2pmirror.upstream.links import next_page
-from p2pmirror.upstream.urls import read_url
+from p2pmirror.upstream.options import read_proxy
+from p2pmirror.upstream.urls import URL_CHARS_MAX, read_url
 
 PAGE = "https://registry.test/v2/a/tags/list?n=2"
 NOW_S = 1_700_000_000.0  # 2023-11-14 22:13:20 UTC
@@ -227,3 +228,18 @@ def test_any_text_is_a_url_that_is_followed_or_none(text: str) -> None:
 def test_addresses_in_disguise_are_not_followed(host: str) -> None:
     """What a resolver would read as an address is one only in its usual spelling."""
     assert read_url(f"https://{host}/", None, {"https"}) is None
+
+
+def test_what_no_url_is_made_of_leads_nowhere() -> None:
+    """A target with a space or a letter beyond ASCII, and a URL longer than any real one, are not followed."""
+    assert next_page('</v2/a b>; rel="next"', PAGE) is None
+    assert next_page('</v2/\N{LATIN SMALL LETTER E WITH ACUTE}>; rel="next"', PAGE) is None
+    assert read_url("https://store.test/" + "a" * URL_CHARS_MAX, None, {"https"}) is None
+
+
+def test_proxies() -> None:
+    """No text is no proxy; a proxy is a host with a port, and a login where it wants one."""
+    assert read_proxy("") is None
+    assert read_proxy("http://me:secret@proxy.lab:3128/") == "http://me:secret@proxy.lab:3128"
+    with pytest.raises(ValueError, match="a URL such as http://proxy"):
+        read_proxy("http://proxy.lab:3128/path")

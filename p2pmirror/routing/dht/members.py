@@ -352,7 +352,7 @@ class Membership:
             self._changes.append(Change("gone", node_id))
             if not known.passing:
                 self._tell(News(known.info.node_id, known.info.boot_id, known.info.incarnation, state))
-        elif state != known.state:
+        else:
             self._tell(News(known.info.node_id, known.info.boot_id, known.info.incarnation, state))
         known.state, known.deadline, known.passing = state, now + GONE_KEPT_S, True
         heapq.heappush(self._looks, (known.deadline, node_id))

@@ -209,8 +209,8 @@ class View:
 
     def _into_table(self, node_id: NodeId, source: Address) -> None:
         """Take a member that was heard into the table, if there is a place, and let others react to what changed."""
+        self._settle()  # who began anew leaves the table before he enters it again
         if self.table.heard(node_id, source) is None:
-            self._settle()  # who began anew leaves the table before he enters it again
             if self.table.wants(node_id):
                 displaced = self.table.add(node_id, source)
                 self.members.admitted(node_id)
