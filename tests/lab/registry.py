@@ -15,6 +15,7 @@ from typing import Self
 from tests.lab.images import Image
 from tests.lab.network import Host
 from tests.lab.process import Process
+from tests.registries.docker import HTPASSWD, token_auth
 
 PORT = 5000
 NAME = "registry.lab"  # the name of the registry in image names; hosts.toml gives its address
@@ -50,12 +51,22 @@ class Registry:
         self.url = f"http://{host.address}:{PORT}"
         self.process: Process | None = None
         self._config = host.directory / "registry.yml"
-        self._config.write_text(_config(host.directory / "storage"))
 
-    def start(self) -> None:
-        """Start it and wait until it answers."""
+    def start(self, auth: str = "") -> None:
+        """Start it, with a section `auth` of its configuration, and wait until it answers."""
+        self._config.write_text(_config(self.host.directory / "storage") + auth)
         self.process = self.host.start("registry", ["docker-registry", "serve", str(self._config)])
-        self.process.wait_until(lambda: self._status() == 200)
+        self.process.wait_until(lambda: self._status() in {200, 401})
+
+    def start_with_passwords(self) -> None:
+        """Let in `USER` of tests.registries.docker alone."""
+        file = self.host.directory / "htpasswd"
+        file.write_text(HTPASSWD)
+        self.start(f'auth: {{htpasswd: {{realm: "lab, with a comma", path: "{file}"}}}}\n')
+
+    def start_with_tokens(self, realm: str, certificate: Path) -> None:
+        """Let in who has a token of the server at `realm`, signed with the key of `certificate`."""
+        self.start(token_auth(realm, certificate))
 
     def stop(self) -> None:
         """End it at once: its port then refuses connections."""
@@ -85,6 +96,10 @@ class Registry:
         lines = (self.host.directory / "registry.log").read_text(errors="replace").splitlines()
         found = [Request.of(line) for line in lines]
         return [request for request in found if request and not request.client.startswith("127.")]
+
+    def asked(self, part: str, *, method: str = "GET") -> int:
+        """Return how many requests of other hosts with this method had `part` in their targets."""
+        return sum(part in request.target and request.method == method for request in self.requests())
 
     def sent_bytes(self) -> int:
         """Return the bytes of manifests and blobs that it sent to other hosts."""

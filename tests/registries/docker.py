@@ -17,7 +17,7 @@ from tests.registries.holdings import Holdings
 SERVICE = "registry.test"
 ISSUER = "issuer.test"
 USER, PASSWORD = "ada", "open sesame"
-_HTPASSWD = "ada:$2b$04$yn2NeCVDS9XbI4is8dvxkOFt1.zmIpgqdvsrn.iAq5Bhz4NyzPC8m\n"
+HTPASSWD = "ada:$2b$04$yn2NeCVDS9XbI4is8dvxkOFt1.zmIpgqdvsrn.iAq5Bhz4NyzPC8m\n"
 
 
 def free_port() -> int:
@@ -58,15 +58,12 @@ class DockerRegistry:
     def start_with_passwords(self) -> None:
         """Let in USER with PASSWORD alone."""
         file = self.directory / "htpasswd"
-        file.write_text(_HTPASSWD)
+        file.write_text(HTPASSWD)
         self.start(f'auth: {{htpasswd: {{realm: "lab, with a comma", path: "{file}"}}}}\n')
 
     def start_with_tokens(self, realm: str, certificate: Path) -> None:
         """Let in who has a token of the server at `realm`, signed with the key of `certificate`."""
-        self.start(
-            f'auth: {{token: {{realm: "{realm}", service: "{SERVICE}", issuer: "{ISSUER}", '
-            f'rootcertbundle: "{certificate}"}}}}\n'
-        )
+        self.start(token_auth(realm, certificate))
 
     def stop(self) -> None:
         if self._process is not None:
@@ -128,6 +125,14 @@ class DockerRegistry:
             return self._request("GET", "/v2/")[0] in {200, 400, 401}  # 400: it wants TLS
         except OSError:
             return False
+
+
+def token_auth(realm: str, certificate: Path) -> str:
+    """Return the part of a configuration that has it believe a token server."""
+    return (
+        f'auth: {{token: {{realm: "{realm}", service: "{SERVICE}", issuer: "{ISSUER}", '
+        f'rootcertbundle: "{certificate}"}}}}\n'
+    )
 
 
 def make_certificate(directory: Path) -> tuple[Path, Path]:
