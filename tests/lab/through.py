@@ -7,6 +7,7 @@ agents meet it as they would meet any other.
 from __future__ import annotations
 
 import json
+import socket
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -120,6 +121,7 @@ class Inside(HostNetwork):
         """Listen at the host."""
         await trio.lowlevel.checkpoint()
         sock = self._host.make_socket()
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind((address.host, address.port))
         sock.listen(BACKLOG_CONNECTIONS)
         return TcpListener(trio.socket.from_stdlib_socket(sock), self._limiter)
