@@ -60,9 +60,9 @@ class Containerd:
         self.content = host.directory / "root" / "io.containerd.content.v1.content"
         self.images = ImageService(self.socket)
         self.process: Process | None = None
+        self.fetch_buffer_bytes = 0  # 2.x: layers are fetched in ranges of this length, several at a time; 0: whole
         self._config = host.directory / "containerd.toml"
         self.certs.mkdir()
-        self._config.write_text(_config(host.directory, build.major))
 
     def start(self) -> None:
         """Start it and wait until both its own API and CRI's answer."""
@@ -76,6 +76,7 @@ class Containerd:
 
     def launch(self) -> None:
         """Start it without waiting for it."""
+        self._config.write_text(_config(self.host.directory, self.build.major, self.fetch_buffer_bytes))
         self.process = self.host.start("containerd", [str(self.build.containerd), "--config", str(self._config)])
 
     def wait(self) -> None:
@@ -170,7 +171,7 @@ def snapshotter() -> str:
         return "overlayfs"
 
 
-def _config(directory: Path, major: int) -> str:
+def _config(directory: Path, major: int, fetch_buffer_bytes: int) -> str:
     common = f"""\
 version = {3 if major >= 2 else 2}
 root = "{directory}/root"
@@ -182,7 +183,7 @@ state = "{directory}/state"
 [plugins."io.containerd.internal.v1.opt"]
   path = "{directory}/opt"
 """
-    return common + (_plugins_2 if major >= 2 else _plugins_1)(directory)
+    return common + (_plugins_2(directory, fetch_buffer_bytes) if major >= 2 else _plugins_1(directory))
 
 
 def _plugins_1(directory: Path) -> str:
@@ -200,12 +201,14 @@ def _plugins_1(directory: Path) -> str:
 """
 
 
-def _plugins_2(directory: Path) -> str:
+def _plugins_2(directory: Path, fetch_buffer_bytes: int) -> str:
     return f"""\
 [plugins."io.containerd.nri.v1.nri"]
   disable = true
 [plugins."io.containerd.image-verifier.v1.bindir"]
   bin_dir = "{directory}/verifiers"
+[plugins."io.containerd.transfer.v1.local"]
+  concurrent_layer_fetch_buffer = {fetch_buffer_bytes}
 [plugins."io.containerd.cri.v1.images"]
   snapshotter = "{snapshotter()}"
   discard_unpacked_layers = false
