@@ -40,7 +40,7 @@ class Got:
 
 
 @pytest.fixture
-def lab(lab_run: object) -> Iterator[Lab]:  # noqa: ARG001 - it must be there first
+def lab(lab_run: object) -> Iterator[Lab]:
     """Make an agent with a cache and no containerd, and a registry behind a link of some megabytes a second."""
     build = distribution_build()
     assert build is not None

@@ -19,7 +19,7 @@ BUFFER_BYTES = 512 * KIB
 
 
 @pytest.fixture(scope="module")
-def build(lab_run: object) -> Build:  # noqa: ARG001 - it must be there first
+def build(lab_run: object) -> Build:
     """Only 2.x does this."""
     return find_build("2.x")
 

@@ -1,4 +1,4 @@
-"""A registry that is away, slow, or answers with faults: what was pulled once is pulled again, and nothing gets worse."""
+"""A registry that is away, slow, or faulty: what was pulled once is pulled again, and no pull gets worse."""
 
 from __future__ import annotations
 
