@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
-from benchmarks import answers, bulk, crowd, footprint, lookups, simulated
+from benchmarks import answers, bulk, crowd, footprint, lookups, proxy, restart, simulated
 from benchmarks.facts import facts
 from benchmarks.places import kept_clean, namespaces
 from benchmarks.rows import Row, table
@@ -28,12 +28,14 @@ GROUPS: dict[str, Callable[[Stage], list[Row]]] = {
     "peer-manifest": answers.manifest_from_peer,
     "first-byte": answers.first_byte,
     "miss": answers.miss,
+    "proxy": proxy.proxy,
     "lookup": lookups.lookup,
     "memory": footprint.memory,
     "idle": footprint.idle,
     "crowd": crowd.idle,
     "simulated": simulated.join,
     "start": footprint.start,
+    "restart": restart.restart,
 }
 
 

@@ -47,9 +47,10 @@ def start_nginx_proxy(host: Host, origin: Host) -> Process:
     return _start_nginx(host, "proxy", PROXY_PORT, location, upstream)
 
 
-def start_registry(host: Host, directory: Path) -> Process:
-    """Start a docker-registry that keeps its content in `directory`."""
+def start_registry(host: Host, directory: Path, *, of: Host | None = None) -> Process:
+    """Start a docker-registry that keeps its content in `directory`; with `of`, what it fetches from the one there."""
     config = host.directory / "registry.yml"
+    proxy = "" if of is None else f'proxy: {{remoteurl: "http://{of.address}:{REGISTRY_PORT}"}}'
     config.write_text(f"""\
 version: 0.1
 log: {{level: warn}}
@@ -57,21 +58,25 @@ storage:
   cache: {{blobdescriptor: inmemory}}
   filesystem: {{rootdirectory: "{directory}"}}
 http: {{addr: "{host.address}:{REGISTRY_PORT}", secret: benchmarks}}
+{proxy}
 """)
     process = host.start("registry", [REGISTRY, "serve", str(config)])
     process.wait_until(lambda: _answers(host, REGISTRY_PORT))
     return process
 
 
-def push(host: Host, repository: str, manifest: bytes, media_type: str, blobs: Mapping[str, Path]) -> None:
-    """Push an image to the registry on `host`, as clients do: blobs first."""
+def push(
+    host: Host, repository: str, manifest: bytes, media_type: str, blobs: Mapping[str, Path], *, tag: str = ""
+) -> None:
+    """Push an image to the registry on `host`, as clients do: blobs first; its manifest also under a `tag`."""
     for digest, path in blobs.items():
         location = _ask(host, "POST", f"/v2/{repository}/blobs/uploads/", 202)
         joint = "&" if "?" in location else "?"
         target = f"{location}{joint}digest={digest}"
         _ask(host, "PUT", target, 201, body=path.read_bytes(), media_type="application/octet-stream")
     digest = f"sha256:{hashlib.sha256(manifest).hexdigest()}"
-    _ask(host, "PUT", f"/v2/{repository}/manifests/{digest}", 201, body=manifest, media_type=media_type)
+    for reference in (digest, tag) if tag else (digest,):
+        _ask(host, "PUT", f"/v2/{repository}/manifests/{reference}", 201, body=manifest, media_type=media_type)
 
 
 def _ask(host: Host, method: str, target: str, status: int, *, body: bytes = b"", media_type: str = "") -> str:

@@ -47,6 +47,11 @@ class Scale:
     settle_s: float = 5.0
     start_blobs: int = 2000
     starts: int = 5
+    proxied_mib: int = 256  # a blob from a cache
+    cold_mib: int = 64  # each blob that is fetched through
+    cold_rounds: int = 3
+    cold_small: int = 60  # blobs of 1 MiB, for first bytes
+    cached_blobs: int = 10_000
 
 
 QUICK = Scale(
@@ -68,6 +73,11 @@ QUICK = Scale(
     settle_s=0.5,
     start_blobs=100,
     starts=1,
+    proxied_mib=4,
+    cold_mib=2,
+    cold_rounds=1,
+    cold_small=4,
+    cached_blobs=200,
 )
 
 
