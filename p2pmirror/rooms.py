@@ -103,7 +103,9 @@ class Content:
     def fullness(self) -> Fullness:
         """Return how full the cache is; zeros where there is none."""
         cache = self.cache
-        return Fullness() if cache is None else Fullness(cache.held_bytes, cache.bytes_max, cache.free_bytes)
+        if cache is None:
+            return Fullness()
+        return Fullness(cache.held_bytes, cache.bytes_max, cache.free_bytes, cache.trouble)
 
     def _cache(self, config: Config, seams: Seams) -> CacheStore | None:
         choice = config.cache
@@ -167,6 +169,7 @@ def build(config: Config, seams: Seams, content: Content, situation: Situation) 
         started=trio.current_time(),
         clock=trio.current_time,
         cache=content.fullness,
+        registries=content.upstream.standings,
     )
     web = Web(facts, default_registry=config.default_registry)
     rooms = Rooms(through, client, _server(front.handle, seams), _server(web.handle, seams))

@@ -11,6 +11,7 @@ from p2pmirror.cli.text import counted, duration, share, short_digest, size, tab
 
 MEMBERS_LISTED_MAX: Final = 50  # a list that is still looked through, in a terminal with some scrolling
 MEMBERS_SHOWN: Final = 20  # of more members than that: a screen, below the summary
+REGISTRIES_LISTED_MAX: Final = 20  # of those that were asked; a cluster's images come from a handful
 ZONES_SHOWN: Final = 20  # a zone is what a node says; a cluster has a handful
 _STATES: Final = ("alive", "suspect", "gone")
 _EXAMPLE: Final = """\b
@@ -44,11 +45,21 @@ def describe(status: dict[str, Any], *, every: bool = False) -> list[str]:
     ]
     if cache := status.get("cache"):
         lines.append(f"cache      {_cache(cache)}")
+        lines += (
+            [f"           in trouble, it keeps nothing new: {plain(cache['trouble'])}"] if cache.get("trouble") else []
+        )
     lines.append(f"hit ratio  {_hit_ratio(status.get('hit_ratio'))}")
+    if saved := status.get("saved_bytes"):
+        lines.append(f"saved      {size(saved)} sent to clients here that no registry had to send")
     if (records := status.get("records")) is not None:
         lines.append(f"records    {counted(records, 'record')} of who has what, kept here for all nodes")
     members = status["members"]
-    return lines + _members(members, status["node_id"], every=every) + _transfers(status["transfers"], members)
+    return [
+        *lines,
+        *_registries(status.get("registries", [])),
+        *_members(members, status["node_id"], every=every),
+        *_transfers(status["transfers"], members),
+    ]
 
 
 def _held(held: dict[str, Any]) -> str:
@@ -68,7 +79,29 @@ def _hit_ratio(ratio: float | None) -> str:
 def _cache(cache: dict[str, Any]) -> str:
     if not cache.get("max_bytes"):
         return "none"
-    return f"{size(cache['bytes'])} of {size(cache['max_bytes'])}, {size(cache['free_bytes'])} free on the disk"
+    text = f"{size(cache['bytes'])} of {size(cache['max_bytes'])}, {size(cache['free_bytes'])} free on the disk"
+    if "hits" in cache:
+        text += f"; answered {counted(cache['hits'], 'request')}, not {counted(cache['misses'], 'other')}"
+    return text
+
+
+def _registries(registries: list[dict[str, Any]]) -> list[str]:
+    """List the registries that were asked; the others are only counted."""
+    asked = [each for each in registries if each["asked"]]
+    unasked = sum(1 for each in registries if not each["asked"] and each["mode"] == "through")
+    more = f"{unasked} more: not asked yet" if unasked else ""
+    if not asked:
+        return []
+    rows = [
+        (
+            each["name"],
+            "reachable" if each["reachable"] else "unreachable",
+            duration(each["rests_s"]) if each["rests_s"] else "-",
+            "-" if each["quota_left"] is None else each["quota_left"],
+        )
+        for each in asked[:REGISTRIES_LISTED_MAX]
+    ]
+    return ["", *table(("REGISTRY", "STATE", "NOT ASKED FOR", "PULLS LEFT"), rows), *([more] if more else [])]
 
 
 def _members(members: list[dict[str, Any]], own: str, *, every: bool) -> list[str]:
@@ -116,7 +149,7 @@ def _transfers(transfers: list[dict[str, Any]], members: list[dict[str, Any]]) -
             each["name"],
             share(each["sent_bytes"] / each["size"] if each["size"] else 1),
             f"{size(each['sent_bytes'])} of {size(each['size'])}",
-            addresses.get(each["peer"]) or (each["peer"] or "-")[:12],
+            each.get("registry") or addresses.get(each["peer"]) or (each["peer"] or "-")[:12],
             each["resumes"],
             duration(each["seconds"]),
         )

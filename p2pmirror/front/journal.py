@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any, Final, Literal
 
 from p2pmirror.errors import MirrorError
-from p2pmirror.front.metrics import FrontMetrics
+from p2pmirror.front.metrics import SAVING, FrontMetrics
 from p2pmirror.oci import Digest
 from p2pmirror.resolve.want import Trail
 from p2pmirror.telemetry import logs
@@ -27,6 +27,7 @@ from p2pmirror.wire.network import File
 Kind = Literal["base", "manifest", "blob", "tags", "referrers", "other"]
 Outcome = Literal["ok", "miss", "left", "cut", "refused", "error"]
 
+CONTENT: Final = frozenset({"manifest", "blob"})
 RECENT_MAX: Final = 200  # requests: what a person reads on a page; some 200 KiB
 PATH_CHARS_MAX: Final = 300  # of a path that is kept because it says nothing that can be kept shorter
 
@@ -151,7 +152,9 @@ class Journal:
         metrics.requests.child(kind, source, exchange.outcome).inc()
         if exchange.bytes_sent:
             metrics.bytes.child(source).inc(exchange.bytes_sent)
-        if exchange.status and kind in {"manifest", "blob"}:
+            if source in SAVING and kind in CONTENT and exchange.from_peer is None:  # a peer counts what it gets itself
+                metrics.saved_bytes.inc(exchange.bytes_sent)
+        if exchange.status and kind in CONTENT:
             metrics.first_byte.child(source).observe(exchange.first_byte_s)
         if kind != "base":
             self._recent.append(exchange)

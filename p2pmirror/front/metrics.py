@@ -9,6 +9,7 @@ from p2pmirror.wire.peer_auth import Doubt
 
 KINDS: Final = ("base", "manifest", "blob", "tags", "referrers", "other")
 SOURCES: Final = ("store", "cache", "flight", "peer", "upstream", "none")
+SAVING: Final = frozenset({"store", "cache", "flight", "peer"})  # sources that save a registry the bytes
 OUTCOMES: Final = ("ok", "miss", "left", "cut", "refused", "error")
 DOUBTS: Final = ("client", *get_args(Doubt))
 _FIRST_BYTE_BUCKETS_S: Final = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.04, 0.1, 0.25, 0.5, 1, 2, 5, 10)
@@ -26,6 +27,10 @@ class FrontMetrics:
             {"kind": KINDS, "source": SOURCES, "outcome": OUTCOMES},
         )
         self.bytes = room.counter("bytes_total", "Bytes of bodies sent, by where they came from.", {"source": SOURCES})
+        self.saved_bytes = room.counter(
+            "saved_bytes_total",
+            "Bytes that this node's own clients got and no registry had to send: of store, cache, flight or peer.",
+        ).child()
         self.first_byte = room.histogram(
             "first_byte_seconds",
             "From a request for a manifest or a blob to the first byte of its answer.",

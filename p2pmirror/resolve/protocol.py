@@ -19,6 +19,7 @@ class Transfer:
     peer: NodeId | None  # whose bytes are coming; None: the registry's
     resumes: int
     seconds: float  # since it began
+    registry: str = ""  # the name of the registry whose bytes are coming; empty: a peer's
 
 
 class Resolver(Protocol):

@@ -112,11 +112,8 @@ class MirrorResolver:
     def transfers(self) -> list[Transfer]:
         """List what is being relayed or arrives; see `protocol.Resolver`."""
         now = trio.current_time()
-        arriving = [] if self._through is None else self._through.flights()
-        flying = [
-            Transfer(each.digest, each.name, each.size, each.written, None, 0, now - each.began) for each in arriving
-        ]
-        return flying + [
+        fetched = [] if self._through is None else self._through.transfers(now)
+        return fetched + [
             Transfer(
                 digest=relay.content.digest,
                 name=want.name,

@@ -22,6 +22,7 @@ from p2pmirror.resolve.flights import Flight, Flights, Following
 from p2pmirror.resolve.hashing import Hashing
 from p2pmirror.resolve.metrics import ResolveMetrics
 from p2pmirror.resolve.passing import Passage
+from p2pmirror.resolve.protocol import Transfer
 from p2pmirror.resolve.refusals import Refusals
 from p2pmirror.resolve.shared import Shared
 from p2pmirror.resolve.want import Arriving, Content, Found, Held, InHand, Listing, Trail, Want
@@ -58,7 +59,9 @@ class Through:
         self.options = options
         self._cache = cache
         self._hashing = hashing
+        self._metrics = metrics
         self._flights = None if cache is None else Flights(cache, metrics)
+        self._passing: dict[Passage, float] = {}  # since when, by trio's clock
         self._documents: Shared[Digest, Document] = Shared()
         self._tags: Shared[TagName, Descriptor] = Shared()
         self._refusals = Refusals()
@@ -70,6 +73,19 @@ class Through:
     def flights(self) -> list[Flight]:
         """Return the blobs that are arriving, oldest first."""
         return [] if self._flights is None else self._flights.all()
+
+    def transfers(self, now: float) -> list[Transfer]:
+        """Return what is coming from registries: blobs that arrive, then what is passed on without being kept."""
+        coming: list[tuple[Flight | Passage, int, float]] = [
+            *((each, each.written, each.began) for each in self.flights()),
+            *((each, each.position - each.start, began) for each, began in self._passing.items()),
+        ]
+        return [
+            Transfer(
+                each.digest, each.name, each.size, count, None, 0, now - began, registry=each.name.partition("/")[0]
+            )
+            for each, count, began in coming
+        ]
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Fetch what is asked for until cancelled."""
@@ -151,17 +167,37 @@ class Through:
         return None
 
     async def _followed(self, flights: Flights, flight: Flight, want: Want, fetch: _Fetch) -> Arriving:
-        start, end = _span(want, flight.size)
-        following = await flights.follow(flight, start, end)
-        passage = Passage(flight.digest, flight.size, start, end, fetch, self._hashing)
-        pump = partial(_follow, following, passage)
-        return Arriving(Content(flight.digest, flight.size, None), start, end, pump, following.close)
+        passage = self._passage(want, flight.digest, flight.size, fetch)
+        following = await flights.follow(flight, passage.start, passage.end)
+        pump = partial(self._follow, following, passage)
+        return Arriving(Content(flight.digest, flight.size, None), passage.start, passage.end, pump, following.close)
 
     def _passed(self, want: Want, digest: Digest, size: int, fetch: _Fetch, trail: Trail) -> Arriving:
         trail.source = "upstream"
+        passage = self._passage(want, digest, size, fetch)
+        pump = partial(self._pass, passage, passage.pump)
+        return Arriving(Content(digest, size, None), passage.start, passage.end, pump, _close_nothing)
+
+    def _passage(self, want: Want, digest: Digest, size: int, fetch: _Fetch) -> Passage:
         start, end = _span(want, size)
-        passage = Passage(digest, size, start, end, fetch, self._hashing)
-        return Arriving(Content(digest, size, None), start, end, passage.pump, _close_nothing)
+        name = f"{want.registry}/{want.repository}"
+        return Passage(digest, name, size, start, end, fetch, self._hashing, self._metrics)
+
+    async def _pass(self, passage: Passage, pump: Callable[[Sink], Awaitable[None]], sink: Sink) -> None:
+        """Pump, and let the passage be seen meanwhile."""
+        self._passing[passage] = trio.current_time()
+        try:
+            await pump(sink)
+        finally:
+            del self._passing[passage]
+
+    async def _follow(self, following: Following, passage: Passage, sink: Sink) -> None:
+        """Follow a flight, and go on without it when it can no longer be kept."""
+        try:
+            await following.pump(sink)
+        except StoreFull:
+            go_on = partial(passage.go_on, position=following.position, written=following.file)
+            await self._pass(passage, go_on, sink)
 
     async def _fetch_document(self, want: Want, digest: Digest) -> Document:
         document = await self.upstream.document(want.registry, want.repository, digest)
@@ -190,14 +226,6 @@ class Through:
         except (NotHere, UpstreamRefused) as error:
             self._refusals.note(want, error, trio.current_time())
             raise
-
-
-async def _follow(following: Following, passage: Passage, sink: Sink) -> None:
-    """Follow a flight, and go on without it when it can no longer be kept."""
-    try:
-        await following.pump(sink)
-    except StoreFull:
-        await passage.go_on(sink, following.position, following.file)
 
 
 def _span(want: Want, size: int) -> tuple[int, int]:

@@ -90,6 +90,16 @@ class Asker:
         """Whether the last question had an answer of the registry's own."""
         return self._governor.is_reachable
 
+    @property
+    def rests_s(self) -> float:
+        """For how long nothing will be asked of it, in seconds from now."""
+        return max(0.0, self._governor.may_ask_at("free") - trio.current_time())
+
+    @property
+    def quota_left(self) -> int | None:
+        """How many pulls are left, as the registry said last."""
+        return self._governor.remaining
+
     async def ask(self, question: Question) -> Answer:
         """Return the answer, a 200 or 206. Raises as `protocol.Upstream` says. Cancellation: dropped."""
         record = Record(self.name, question, self._world.metrics)

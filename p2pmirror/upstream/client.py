@@ -25,7 +25,7 @@ from p2pmirror.upstream.dialling import Dialler
 from p2pmirror.upstream.download import RegistryDownload, ask_blob_size
 from p2pmirror.upstream.metrics import UpstreamMetrics
 from p2pmirror.upstream.options import RegistryOptions
-from p2pmirror.upstream.protocol import Document
+from p2pmirror.upstream.protocol import Document, Standing
 from p2pmirror.upstream.registries import Registries
 from p2pmirror.upstream.tls import Trust
 from p2pmirror.upstream.transport import RegistryTransport
@@ -83,6 +83,17 @@ class RegistriesUpstream:
         asker = None if options is None else self._askers.get(options.name)
         return asker is None or asker.is_reachable
 
+    def standings(self) -> list[Standing]:
+        """Return how this node stands with each registry: first those of the settings, then the built-in ones."""
+        names = self._registries.configured
+        return [self._standing(each) for each in sorted(self._registries, key=lambda one: one.name not in names)]
+
+    def _standing(self, options: RegistryOptions) -> Standing:
+        asker = self._askers.get(options.name)
+        if asker is None:
+            return Standing(options.name, options.mode)
+        return Standing(options.name, options.mode, True, asker.is_reachable, asker.rests_s, asker.quota_left)  # noqa: FBT003
+
     async def resolve(self, registry: str, repository: str, tag: str) -> Descriptor:
         """See `protocol.Upstream`."""
         return await documents.resolve(self._asker(registry), repository, tag)
@@ -132,7 +143,9 @@ class RegistriesUpstream:
         dialler = Dialler(self._network, self._world.random, private_addresses=options.private_addresses, proxy=at)
         transport = RegistryTransport(dialler, Trust(options.ca_file), options.proxy)
         self._transports.append(transport)
-        return Asker(options, transport, _source(options, self._files, self._ask_helper), self._world)
+        asker = Asker(options, transport, _source(options, self._files, self._ask_helper), self._world)
+        self._world.metrics.unreachable.child(options.name).set_function(lambda: not asker.is_reachable)
+        return asker
 
 
 def _source(options: RegistryOptions, files: Files, ask_helper: AskHelper) -> Source | NoSource:

@@ -29,6 +29,11 @@ class UpstreamMetrics:
         self.bytes = room.counter(
             "bytes_total", "Bytes of manifests and blobs that registries sent.", {"registry": names}
         )
+        self.unreachable = room.gauge(
+            "unreachable_registries",
+            "1 for a registry that was asked and gave no answer of its own the last time, else 0.",
+            {"registry": names},
+        )
         self.quota = room.gauge(
             "quota_left_requests",
             "What a registry's last answer said is left of the pull quota; absent where none says so.",

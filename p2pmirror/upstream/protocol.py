@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from p2pmirror.oci import Descriptor, Digest
 
@@ -23,6 +23,18 @@ class Document:
     digest: Digest
     media_type: str
     data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How this node stands with one registry: for the status page. `is_asked`: since the agent started."""
+
+    name: str
+    mode: Literal["through", "peers"]
+    is_asked: bool = False
+    is_reachable: bool = True  # whether the last question had an answer of its own; True before the first
+    rests_s: float = 0.0  # for how long nothing will be asked, because it failed or wishes so
+    quota_left: int | None = None  # pulls, as it said last; None: it does not say
 
 
 class Download(Protocol):

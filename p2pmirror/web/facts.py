@@ -13,11 +13,14 @@ from prometheus_client import CollectorRegistry
 from p2pmirror.resolve.protocol import Transfer
 from p2pmirror.routing.protocol import Member, Router
 from p2pmirror.store.protocol import Store
+from p2pmirror.upstream.protocol import Standing
 from p2pmirror.wire.address import Address
 from p2pmirror.wire.identity import NodeId
 
 REQUESTS_METRIC: Final = "p2pmirror_front_requests"  # as the registry calls it; its samples end in `_total`
 BYTES_METRIC: Final = "p2pmirror_front_bytes"
+SAVED_METRIC: Final = "p2pmirror_front_saved_bytes"
+REGISTRIES_MAX: Final = 100  # of those that settings name, and the built-in ones: a page's worth
 _HERE: Final = frozenset({"store", "cache", "flight", "peer"})  # sources that save an upstream its bytes
 _CONTENT: Final = frozenset({"manifest", "blob"})
 SOURCES: Final = {
@@ -43,11 +46,12 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class Cache:
-    """How full the cache is; all 0 where there is none."""
+    """How full the cache is; all 0 where there is none. `trouble`: what is wrong with its directory, None: nothing."""
 
     bytes: int = 0
     max_bytes: int = 0
     free_bytes: int = 0
+    trouble: str | None = None
 
 
 class Recorded(Protocol):
@@ -77,6 +81,7 @@ class Facts:
     started: float
     clock: Callable[[], float]
     cache: Callable[[], Cache] = Cache
+    registries: Callable[[], Sequence[Standing]] = tuple
 
     def status(self) -> dict[str, Any]:
         """Return what `status --json` prints."""
@@ -89,9 +94,11 @@ class Facts:
             "members": self.members(),
             "held": self.held(),
             "records": self.router.records_held,
-            "cache": asdict(self.cache()),
+            "cache": {**asdict(self.cache()), **self.hits()},
             "transfers": self.running(),
             "hit_ratio": self.hit_ratio(),
+            "saved_bytes": int(self._sum(SAVED_METRIC)),
+            "registries": self.standings(),
         }
 
     def members(self) -> list[dict[str, Any]]:
@@ -125,19 +132,41 @@ class Facts:
         return {"blobs": len(sizes), "tags": sum(1 for _ in inventory.tags()), "bytes": sum(sizes)}
 
     def running(self) -> list[dict[str, Any]]:
-        """Return the responses that are being relayed, oldest first."""
+        """Return what is coming from registries, and the responses that are being relayed, each oldest first."""
         return [
             {
                 "digest": str(transfer.digest),
                 "name": transfer.name,
                 "size": transfer.size,
                 "sent_bytes": transfer.sent_bytes,
+                "source": "upstream" if transfer.registry else "peer",
                 "peer": None if transfer.peer is None else transfer.peer.hex(),
+                "registry": transfer.registry or None,
                 "resumes": transfer.resumes,
                 "seconds": round(transfer.seconds, 3),
             }
             for transfer in self.transfers()
         ]
+
+    def standings(self) -> list[dict[str, Any]]:
+        """Return how this node stands with each registry, the configured ones first, at most `REGISTRIES_MAX`."""
+        return [
+            {
+                "name": each.name,
+                "mode": each.mode,
+                "asked": each.is_asked,
+                "reachable": each.is_reachable,
+                "rests_s": round(each.rests_s, 3),
+                "quota_left": each.quota_left,
+            }
+            for each in self.registries()[:REGISTRIES_MAX]
+        ]
+
+    def hits(self) -> dict[str, int]:
+        """Return how many requests for content the cache answered, and how many neither it nor the images here did."""
+        counts = self._answers()
+        found = sum(counts.get(source, 0) for source in ("store", "cache"))
+        return {"hits": int(counts.get("cache", 0)), "misses": int(sum(counts.values()) - found)}
 
     def requests(self) -> list[dict[str, Any]]:
         """Return the requests that ended last, newest first, with `ago_s`: how long ago."""
@@ -181,6 +210,9 @@ class Facts:
                 source = labels.get("source", "none")
                 counts[source] = counts.get(source, 0.0) + sample.value
         return counts
+
+    def _sum(self, name: str) -> float:
+        return float(sum(sample.value for sample in self._samples(name)))
 
     def _samples(self, name: str) -> list[Any]:
         metrics = self.registry.restricted_registry([f"{name}_total"]).collect()

@@ -3,7 +3,10 @@
 const REFRESH_MS = 2000;
 const ANSWER_MS = 5000; // an agent that takes longer is as good as gone
 const UNITS = ["B", "KiB", "MiB", "GiB", "TiB"];
-const TONES = { alive: "good", ok: "good", suspect: "warn", gone: "bad", cut: "bad", error: "bad" };
+const TONES = {
+  alive: "good", ok: "good", reachable: "good", suspect: "warn", resting: "warn",
+  gone: "bad", cut: "bad", error: "bad", unreachable: "bad",
+};
 const STATES = ["alive", "suspect", "gone"];
 const ZONES_MAX = 5;
 const opened = performance.now();
@@ -49,8 +52,9 @@ function derived(status, recent) {
       ...one,
       done: one.size ? one.sent_bytes / one.size : 1,
       rate: one.seconds ? one.sent_bytes / one.seconds : null,
-      from: at(one.peer),
+      from: one.registry || at(one.peer),
     })),
+    registries: status.registries.map((one) => ({ ...one, standing: standing(one), rests: one.rests_s || null })),
     requests: recent.requests.map((one) => ({
       ...one,
       image: one.repository ? [one.registry, one.repository].filter(Boolean).join("/") : one.path,
@@ -58,6 +62,12 @@ function derived(status, recent) {
       from: [one.source, at(one.peer)].filter(Boolean).join(" "),
     })),
   };
+}
+
+function standing(one) {
+  if (!one.asked) return one.mode === "peers" ? "" : "unasked";
+  if (!one.reachable) return "unreachable";
+  return one.rests_s ? "resting" : "reachable";
 }
 
 function counted(names) {
@@ -132,6 +142,9 @@ function show(status, recent) {
   }
   const up = document.querySelector("[data-up]");
   up.textContent = shown(Number(up.dataset.up) + (performance.now() - opened) / 1000, "long");
+  const trouble = document.getElementById("trouble");
+  trouble.hidden = !status.cache.trouble;
+  trouble.textContent = trouble.hidden ? "" : `The cache keeps nothing new: ${status.cache.trouble}`;
   const state = document.getElementById("state");
   state.className = status.ready ? "good" : "bad";
   state.textContent = status.ready ? "ready" : `not ready: ${status.reasons.join("; ")}`;

@@ -29,7 +29,11 @@ POLICY: Final = (
 )
 
 _UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB")
-_TONES: Final = {"alive": "good", "ok": "good", "suspect": "warn", "gone": "bad", "cut": "bad", "error": "bad"}
+_TONES: Final = {
+    **dict.fromkeys(("alive", "ok", "reachable"), "good"),
+    **dict.fromkeys(("suspect", "resting"), "warn"),
+    **dict.fromkeys(("gone", "cut", "error", "unreachable"), "bad"),
+}
 ROWS_MAX: Final = 1_000  # of a list: what a browser draws again each two seconds without a stutter
 MEMBERS_MAX: Final = 100  # of a cluster's members; above them stands how many there are of each state and zone
 ZONES_MAX: Final = 5  # named there, the largest ones
@@ -73,9 +77,20 @@ _LISTS: Final[Mapping[str, _List]] = {
             ("meaning", "that is", "wrap"),
         ),
     ),
+    "registries": _List(
+        "Registries",
+        "No registry is known.",
+        (
+            ("name", "registry", "wrap"),
+            ("mode", "mode", ""),
+            ("standing", "state", "state"),
+            ("rests", "not asked for", "seconds"),
+            ("quota_left", "pulls left", ""),
+        ),
+    ),
     "transfers": _List(
         "Running transfers",
-        "Nothing is being passed on from a peer right now.",
+        "Nothing is coming from a registry or a peer right now.",
         (
             ("name", "image", "wrap"),
             ("digest", "digest", "short"),
@@ -117,12 +132,12 @@ def render(status: _Row, recent: Mapping[str, Sequence[_Row]], about: Mapping[st
         f'<header><h1>p2pmirror</h1><p id="state" role="status" class="{"good" if status["ready"] else "bad"}">'
         f'{escape(readiness(status))}</p></header><p id="stale" role="alert" hidden></p><main>'
         f'<dl>{facts}<div><dt>up</dt><dd data-up="{up_s:.0f}">{shown(up_s, "long")}</dd></div></dl>'
-        f'<section class="numbers">{_numbers(status)}</section>'
+        f'<section class="numbers">{_numbers(status)}</section>{_trouble(status)}'
         '<section><form id="find"><label for="subject">Who has</label>'
         '<input id="subject" name="subject" autocomplete="off" placeholder="nginx:1.27 or sha256:…" required>'
         '<button>Find</button></form><div id="found" role="status" hidden></div></section>'
         f'<div class="pair">{_table("members", rows, summary(status["members"]))}{_table("sources", rows)}</div>'
-        f"{_table('transfers', rows)}{_table('requests', rows)}"
+        f"{_table('transfers', rows)}{_table('requests', rows)}{_table('registries', rows)}"
         f"</main><script>{SCRIPT}</script></body></html>\n"
     )
 
@@ -130,6 +145,20 @@ def render(status: _Row, recent: Mapping[str, Sequence[_Row]], about: Mapping[st
 def readiness(status: _Row) -> str:
     """Return in a few words whether the agent is ready, and why not."""
     return "ready" if status["ready"] else f"not ready: {'; '.join(status['reasons'])}"
+
+
+def standing(registry: _Row) -> str:
+    """Return in one word how this node stands with a registry; `page.js` does the same in the browser."""
+    if not registry["asked"]:
+        return "" if registry["mode"] == "peers" else "unasked"
+    if not registry["reachable"]:
+        return "unreachable"
+    return "resting" if registry["rests_s"] else "reachable"
+
+
+def trouble(cache: _Row) -> str:
+    """Return what is wrong with the cache, in a sentence; `page.js` does the same in the browser."""
+    return f"The cache keeps nothing new: {cache['trouble']}" if cache["trouble"] else ""
 
 
 def summary(members: Sequence[_Row]) -> str:
@@ -203,9 +232,12 @@ def _derived(status: _Row, recent: Mapping[str, Sequence[_Row]]) -> dict[str, li
                 **each,
                 "done": each["sent_bytes"] / each["size"] if each["size"] else 1,
                 "rate": each["sent_bytes"] / each["seconds"] if each["seconds"] else None,
-                "from": at(each["peer"]),
+                "from": each["registry"] or at(each["peer"]),
             }
             for each in status["transfers"]
+        ],
+        "registries": [
+            {**each, "standing": standing(each), "rests": each["rests_s"] or None} for each in status["registries"]
         ],
         "requests": [
             {
@@ -231,13 +263,25 @@ def _numbers(status: _Row) -> str:
         ("held.tags", "tags held", held["tags"], ""),
         ("held.bytes", "held", held["bytes"], "bytes"),
         ("records", "records of who has what, kept for all nodes", status["records"], ""),
+        ("saved_bytes", "sent to clients here that no registry had to send", status["saved_bytes"], "bytes"),
     ]
     if cache["max_bytes"]:
-        numbers.append(("cache.bytes", "in the cache", cache["bytes"], "bytes"))
+        numbers += [
+            ("cache.bytes", "in the cache", cache["bytes"], "bytes"),
+            ("cache.max_bytes", "the cache may have", cache["max_bytes"], "bytes"),
+            ("cache.free_bytes", "free on its disk", cache["free_bytes"], "bytes"),
+            ("cache.hits", "answers from the cache", cache["hits"], ""),
+            ("cache.misses", "answers from elsewhere, or none", cache["misses"], ""),
+        ]
     return "".join(
         f'<div><b data-field="{field}" data-form="{form}">{escape(shown(value, form))}</b><span>{name}</span></div>'
         for field, name, value, form in numbers
     )
+
+
+def _trouble(status: _Row) -> str:
+    text = trouble(status["cache"])
+    return f'<p id="trouble" role="alert" class="bad"{"" if text else " hidden"}>{escape(text)}</p>'
 
 
 def _table(name: str, lists: Mapping[str, Sequence[_Row]], above: str | None = None) -> str:

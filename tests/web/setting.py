@@ -15,7 +15,9 @@ from p2pmirror.routing.protocol import Key, Member, Provider, TagClaim, Trace
 from p2pmirror.store.inventory import HeldInventory
 from p2pmirror.store.protocol import BlobInfo, TagInfo
 from p2pmirror.telemetry.metrics import Room
+from p2pmirror.upstream.protocol import Standing
 from p2pmirror.web import Facts, Identity, Web
+from p2pmirror.web.facts import Cache
 from p2pmirror.wire.address import Address
 from p2pmirror.wire.http import Request, Response
 from p2pmirror.wire.identity import NodeId
@@ -102,9 +104,11 @@ class Bench:
     registry: CollectorRegistry = field(default_factory=CollectorRegistry)
     now: float = 100.0
     identity: Identity = OWN
+    cache: Cache = field(default_factory=Cache)
+    registries: list[Standing] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        labels = {"kind": ("manifest", "blob", "base"), "source": ("store", "peer", "none"), "outcome": 9}
+        labels = {"kind": ("manifest", "blob", "base"), "source": ("store", "cache", "peer", "none"), "outcome": 9}
         self.requests = Room(self.registry, "front").counter("requests_total", "Requests.", labels)
 
     @cached_property
@@ -119,6 +123,8 @@ class Bench:
             registry=self.registry,
             started=10.0,
             clock=lambda: self.now,
+            cache=lambda: self.cache,
+            registries=lambda: self.registries,
         )
         return Web(facts)
 

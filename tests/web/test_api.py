@@ -9,7 +9,9 @@ from p2pmirror.oci import Digest
 from p2pmirror.resolve.protocol import Transfer
 from p2pmirror.routing.protocol import Key, Member, Provider, Step, Trace, key_of
 from p2pmirror.telemetry.metrics import Room
+from p2pmirror.upstream.protocol import Standing
 from p2pmirror.web import Identity
+from p2pmirror.web.facts import REGISTRIES_MAX, Cache
 from p2pmirror.wire.address import Address
 from tests.web.setting import CLAIM, DIGEST, HERE, REGISTRY_THERE, TAG, THERE, Bench, Recorded
 
@@ -19,7 +21,9 @@ TRANSFER_JSON = {
     "name": "docker.io/library/nginx",
     "size": 100,
     "sent_bytes": 40,
+    "source": "peer",
     "peer": "02" * 20,
+    "registry": None,
     "resumes": 1,
     "seconds": 0.5,
 }
@@ -47,13 +51,61 @@ async def test_status(bench):
         "members": MEMBERS_JSON,
         "held": {"blobs": 1, "tags": 1, "bytes": 4},
         "records": 7,
-        "cache": {"bytes": 0, "max_bytes": 0, "free_bytes": 0},
+        "cache": {"bytes": 0, "max_bytes": 0, "free_bytes": 0, "trouble": None, "hits": 0, "misses": 0},
         "transfers": [TRANSFER_JSON],
         "hit_ratio": None,
+        "saved_bytes": 0,
+        "registries": [],
     }
     bench.reasons = ["containerd does not answer"]
     status = await json_of(bench, "/api/v1/status")
     assert (status["ready"], status["reasons"]) == (False, ["containerd does not answer"])
+
+
+async def test_a_transfer_says_whose_bytes_come(bench):
+    """What comes from a registry is told from what a peer sends, and names the registry."""
+    bench.transfers = [Transfer(DIGEST, "ghcr.io/a/b", 100, 40, None, 0, 0.5, registry="ghcr.io")]
+    [transfer] = (await json_of(bench, "/api/v1/transfers"))["transfers"]
+    assert (transfer["source"], transfer["registry"], transfer["peer"]) == ("upstream", "ghcr.io", None)
+
+
+async def test_the_cache_in_the_status(bench):
+    """How full it is, what is wrong with it, what it answered and what it and the images here did not."""
+    bench.cache = Cache(5, 10, 20, "cannot write /cache: Read-only file system")
+    for source, count in (("store", 1), ("cache", 4), ("peer", 2), ("none", 1)):
+        bench.requests.child("blob", source, "ok").inc(count)
+    saved = Room(bench.registry, "front").counter("saved_bytes_total", "Bytes.").child()
+    saved.inc(1000)
+    status = await json_of(bench, "/api/v1/status")
+    trouble = "cannot write /cache: Read-only file system"
+    assert status["cache"] == {
+        "bytes": 5,
+        "max_bytes": 10,
+        "free_bytes": 20,
+        "trouble": trouble,
+        "hits": 4,
+        "misses": 3,
+    }
+    assert status["saved_bytes"] == 1000
+    assert status["ready"]
+
+
+async def test_the_registries_in_the_status(bench):
+    """How this node stands with each registry, and never more of them than a page holds."""
+    bench.registries = [Standing("ghcr.io", "through", True, False, 12.3456, None), Standing("a.example", "peers")]
+    assert (await json_of(bench, "/api/v1/status"))["registries"] == [
+        {
+            "name": "ghcr.io",
+            "mode": "through",
+            "asked": True,
+            "reachable": False,
+            "rests_s": 12.346,
+            "quota_left": None,
+        },
+        {"name": "a.example", "mode": "peers", "asked": False, "reachable": True, "rests_s": 0.0, "quota_left": None},
+    ]
+    bench.registries = [Standing(f"{number}.example", "through") for number in range(REGISTRIES_MAX + 1)]
+    assert len((await json_of(bench, "/api/v1/status"))["registries"]) == REGISTRIES_MAX
 
 
 async def test_hit_ratio(bench):

@@ -81,7 +81,7 @@ def test_it_shows_the_node_and_what_happened(cluster, browser):
             "12",
             "this node's images",
             "nobody had it: 404",
-            "Nothing is being passed on from a peer right now.",
+            "Nothing is coming from a registry or a peer right now.",
             "docker.io/library/redis",
             "404 miss",
             "200 ok",

@@ -15,7 +15,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from p2pmirror.resolve.protocol import Transfer
 from p2pmirror.routing.protocol import Member
+from p2pmirror.upstream.protocol import Standing
 from p2pmirror.web import page
+from p2pmirror.web.facts import Cache
 from p2pmirror.wire.address import Address
 from p2pmirror.wire.http_head import response_head
 from p2pmirror.wire.identity import NodeId
@@ -50,6 +52,7 @@ def evil_bench():
     bench.router.known = [Member(THERE, REGISTRY_THERE, ROUTER_THERE, EVIL, "alive", 1.0)]
     bench.transfers = [Transfer(DIGEST, EVIL, 1, 1, None, 0, 0.1)]
     bench.recent = [Recorded({"method": EVIL, "reference": EVIL, "repository": EVIL})]
+    bench.cache = Cache(1, 1, 1, EVIL)
     return bench
 
 
@@ -101,6 +104,18 @@ async def test_the_page_shows_the_facts():
         assert text in parsed.texts
     for text in ("10 B", "12.3 s", "60 s ago", "1.2.3"):
         assert text in parsed.texts
+    bench.transfers = [Transfer(DIGEST, "ghcr.io/b", 3 << 20, 1536, None, 0, 0.25, registry="ghcr.io")]
+    bench.registries = [
+        Standing("quay.io", "through", True, True, 0.0, 42),
+        Standing("ghcr.io", "through", True, False, 12.3),
+        Standing("mcr.example", "through", True, True, 60.0),
+        Standing("gcr.io", "through"),
+    ]
+    bench.cache = Cache(1 << 20, 2 << 20, 3 << 20, "cannot write /cache: No space left on device")
+    texts = Tags((await bench.ask("/")).body.decode()).texts
+    for text in ("ghcr.io", "reachable", "42", "unreachable", "12.3 s", "resting", "unasked", "1.0 MiB", "2.0 MiB"):
+        assert text in texts
+    assert "The cache keeps nothing new: cannot write /cache: No space left on device" in texts
     bench.reasons = ["no containerd", "not joined"]
     assert "not ready: no containerd; not joined" in Tags((await bench.ask("/")).body.decode()).texts
 

@@ -1,5 +1,6 @@
 """What this room counts."""
 
+from collections.abc import Callable
 from typing import Final, Literal, Protocol
 
 from prometheus_client import CollectorRegistry
@@ -36,7 +37,7 @@ class Reserved(Protocol):
 
 
 class CacheMetrics:
-    """How full a cache is, and what left it. Hits and misses are the front's, by source."""
+    """How full a cache is, and what left it. Hits are the front's requests with the source `cache`."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         """Register with `registry`."""
@@ -46,6 +47,10 @@ class CacheMetrics:
         self._free_bytes = room.gauge("free_bytes", "Room left on the cache's file system.").child()
         self._reserved_bytes = room.gauge("reserved_bytes", "Room taken for content that is arriving.").child()
         self._blobs = room.gauge("blobs", "Blobs and manifests in the cache.").child()
+        self._troubles = room.gauge(
+            "troubles",
+            "1 while the cache's directory cannot be read or written: what is fetched is passed on, not kept.",
+        ).child()
         self._evictions = room.counter(
             "evictions_total",
             "Blobs that left the cache: for room, because nobody used them, found damaged, removed by a person.",
@@ -65,6 +70,10 @@ class CacheMetrics:
         self._blobs.set_function(lambda: len(held))
         self._free_bytes.set_function(lambda: room.free_bytes)
         self._reserved_bytes.set_function(lambda: room.reserved_bytes)
+
+    def show_trouble(self, is_in_trouble: Callable[[], bool]) -> None:
+        """Read from a cache whether something is wrong with its directory, when that is asked for."""
+        self._troubles.set_function(is_in_trouble)
 
     def judged(self, right: bool) -> None:  # noqa: FBT001
         """Count content that came whole and is wrong."""

@@ -32,10 +32,12 @@ from p2pmirror.store.cache.room import Room
 from p2pmirror.store.cache.shelf import Entry, Shelf
 from p2pmirror.store.cache.tags import CacheTags
 from p2pmirror.store.cache.upkeep import Upkeep
-from p2pmirror.store.files import Files, OpenFile
+from p2pmirror.store.files import Files, NotWritable, OpenFile
 from p2pmirror.store.protocol import Blob, Inventory, TagInfo
 
 T = TypeVar("T")
+
+PROBE = Digest.of(b"")  # the name of a file that is begun to see whether one can be, and never kept
 
 log = logging.getLogger("p2pmirror.store")
 
@@ -92,8 +94,10 @@ class CacheStore:
             wall_s=self._wall_s,
         )
         self._removal = Removal(self._shelf, self._documents, learning=self._learning, tags=self._tags, room=self._room)
-        self._trouble: str | None = None
+        self._unreadable: MirrorError | None = None  # what the last look met
+        self._unwritable: MirrorError | None = None  # what the last write met
         self._metrics.show(self._shelf, self._room, self._options.bytes_max)
+        self._metrics.show_trouble(lambda: self.trouble is not None)
 
     # --- what is there ---
 
@@ -110,8 +114,9 @@ class CacheStore:
 
     @property
     def trouble(self) -> str | None:
-        """What is wrong with the directory, in plain words; None when all is well."""
-        return self._trouble
+        """What is wrong with the directory, in plain words; None when all is well. Serving goes on meanwhile."""
+        error = self._unreadable or self._unwritable
+        return None if error is None else str(error)
 
     @property
     def held_bytes(self) -> int:
@@ -181,7 +186,9 @@ class CacheStore:
 
     async def receive(self, digest: Digest, size: int, media_type: str | None, name: str) -> CacheIncoming:
         """Reserve room for a blob and begin its file. Raises `StoreFull`; cancellation leaves nothing behind."""
-        return await self._receiving.begin(digest, Facts(size, 0.0, media_type, (name,) if name else ()))
+        incoming = await self._receiving.begin(digest, Facts(size, 0.0, media_type, (name,) if name else ()))
+        self._unwritable = None  # a file was made, and has its room
+        return incoming
 
     async def keep_document(self, digest: Digest, media_type: str, data: bytes, name: str) -> None:
         """Keep a manifest or an index, and give its name to all that it leads to and that is here."""
@@ -245,7 +252,16 @@ class CacheStore:
             self.complain(error)
             self._shelf.walked()
         else:
-            self._trouble = None
+            self._unreadable = None
+
+    async def probe(self) -> None:
+        """Try whether the directory can be written, unless it was not so just now for want of room.
+
+        Raises `StoreFull`. Cancellation leaves nothing behind.
+        """
+        if self._unwritable is None or isinstance(self._unwritable, NotWritable):
+            await (await self._directory.begin(PROBE)).discard()
+            self._unwritable = None
 
     @property
     def strange(self) -> frozenset[Digest]:
@@ -272,10 +288,15 @@ class CacheStore:
         return await self._writing(self._looking.adopt())
 
     def complain(self, error: MirrorError) -> None:
-        """Say what is wrong with the directory: once, until a walk finds that all is well."""
-        if self._trouble is None:
+        """Say what is wrong with the directory, once until it is well again or wrong in another way."""
+        is_writing = isinstance(error, StoreFull)
+        before = self._unwritable if is_writing else self._unreadable
+        if type(before) is not type(error):  # not its words: each blob for which there is no room has other ones
             log.warning("%s", error)
-        self._trouble = str(error)
+        if is_writing:
+            self._unwritable = error
+        else:
+            self._unreadable = error
 
     # --- by hand ---
 

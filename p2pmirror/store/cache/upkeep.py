@@ -34,6 +34,10 @@ class Looks(Protocol):
         """Hash what has no record. Raises `StoreFull`."""
         ...
 
+    async def probe(self) -> None:
+        """Try whether it can be written. Raises `StoreFull`."""
+        ...
+
     @property
     def strange(self) -> Collection[Digest]:
         """What has no record."""
@@ -76,10 +80,12 @@ class Upkeep:
             nursery.start_soon(self._adopt, looks)
             task_status.started()
             await self._trying(looks, self._directory.prepare)
+            await self._trying(looks, looks.probe)
             while True:
                 await self._follow(looks)
                 if trio.current_time() >= self._sweep_due:
                     self._sweep_due = trio.current_time() + self._options.sweep_s
+                    await self._trying(looks, looks.probe)
                     await self._trying(looks, self._sweep)
                 await trio.sleep(self._options.poll_s)
 
