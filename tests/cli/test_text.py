@@ -9,7 +9,7 @@ from p2pmirror.cli.demo import describe
 from p2pmirror.cli.progress import Progress, bar, brief
 from p2pmirror.cli.text import counted, duration, share, short_digest, size, table
 from p2pmirror.demo import NodeView, Report
-from p2pmirror.demo.report import NodeReport
+from p2pmirror.demo.report import ColdReport, NodeReport
 
 
 def test_sizes_have_three_digits():
@@ -117,16 +117,21 @@ def test_a_node_that_does_not_pull_has_no_bar():
 def test_the_demo_ends_with_who_got_what_from_whom():
     """A row a node, a column for each node that sent something; the last line's object adds it up."""
     nodes = [NodeReport(2, "127.0.0.3", 9.0, {1: 300}, 0), NodeReport(3, "127.0.0.4", 20.0, {1: 100, 2: 200}, 3)]
-    report = Report(image_bytes=300, nodes=nodes, seconds=31.04, kept=None)
+    cold = ColdReport(50, 4, upstream_bytes=55, upstream_requests=13, manifests_fetched=2, manifests_max=10)
+    report = Report(image_bytes=300, nodes=nodes, cold=cold, seconds=31.04, kept=None)
     lines = describe(report)
     assert lines[0] == "NODE  ADDRESS    TIME    FROM NODE 1  FROM NODE 2  RESUMED"
     assert lines[2] == "   3  127.0.0.4  20.0 s  100 B        200 B              3"
+    assert "4 pulls of an image of 50 B took 1.10 copies from its registry, in 13 requests, and 2 of the 10" in lines[-1]
     assert report.summary() == {
         "nodes": 5,
         "image_bytes": 300,
         "pulled_nodes": 2,
         "from_peers_bytes": 600,
         "resumed": 3,
+        "upstream_bytes": 55,
+        "upstream_copies": 1.1,
+        "upstream_requests": 13,
         "verified": True,
         "seconds": 31.0,
     }

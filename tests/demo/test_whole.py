@@ -74,6 +74,7 @@ def test_all_nodes_pull_although_one_dies(demo, tmp_path):
     assert (summary["nodes"], summary["pulled_nodes"], summary["verified"]) == (5, 4, True)
     assert summary["from_peers_bytes"] == 4 * summary["image_bytes"]
     assert summary["resumed"] >= 1
+    assert 1 <= summary["upstream_copies"] <= 1.05
     assert agents(tmp_path) == []
     assert list(tmp_path.iterdir()) == []
 
