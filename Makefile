@@ -2,9 +2,12 @@
 #
 # PYTHON=python3.12   which Python the environment is made with (3.11 or newer)
 # ARGS="-k names"     more arguments for demo, test, e2e, bench and soak
+# JOBS=1              over how many processes test and e2e are spread, a file at a time (2)
 
 PYTHON ?= python3
 ARGS ?=
+JOBS ?= 2
+SPREAD := -n $(JOBS) --dist loadfile
 VENV := .venv
 BIN := $(VENV)/bin
 
@@ -29,10 +32,10 @@ demo: setup ## a cluster of five agents on this machine: pulls an image from pee
 	@$(BIN)/p2pmirror demo $(ARGS)
 
 test: setup packages ## run the tests; what needs root and real parts is left out, by name, where these are missing
-	@$(BIN)/pytest $(ARGS)
+	@$(BIN)/pytest $(SPREAD) $(ARGS)
 
 e2e: setup packages ## run the long tests too: repeats, many kills, every version of containerd
-	@$(BIN)/pytest --long $(ARGS)
+	@$(BIN)/pytest --long $(SPREAD) $(ARGS)
 
 coverage: setup ## hold the modules that only think to every branch
 	@$(BIN)/python -m tests.thinking
