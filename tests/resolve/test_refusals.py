@@ -39,7 +39,9 @@ def test_content_that_is_absent() -> None:
     refusals.check(want("latest"), ABSENT_S)
 
 
-@pytest.mark.parametrize("error", [Unreachable("no"), UpstreamRefused("slow down", status=429), UpstreamRefused("oh", status=500)])
+@pytest.mark.parametrize(
+    "error", [Unreachable("no"), UpstreamRefused("slow down", status=429), UpstreamRefused("oh", status=500)]
+)
 def test_trouble_is_no_refusal(error: Unreachable | UpstreamRefused) -> None:
     """Trouble that may be over is not remembered here."""
     refusals = Refusals()

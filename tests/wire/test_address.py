@@ -46,7 +46,9 @@ def test_ports_that_there_are_not() -> None:
             Address.of("10.0.0.1", port)
 
 
-@pytest.mark.parametrize(("host", "unspecified"), [("0.0.0.0", True), ("::", True), ("10.0.0.1", False), ("::1", False)])
+@pytest.mark.parametrize(
+    ("host", "unspecified"), [("0.0.0.0", True), ("::", True), ("10.0.0.1", False), ("::1", False)]
+)
 def test_what_can_only_be_listened_on(host: str, unspecified: bool) -> None:
     """All addresses of a host are no address to dial."""
     assert Address.of(host, 1).is_unspecified is unspecified
