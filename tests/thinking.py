@@ -75,6 +75,7 @@ TESTS = (
     "tests/config/test_load.py",
     "tests/config/test_quantities.py",
     "tests/config/test_registries.py",
+    "tests/front/test_query.py",
     "tests/hostile/test_readers.py",
     "tests/oci",
     "tests/peers/test_scores.py",

@@ -91,6 +91,21 @@ async def test_look_ups(autojump_clock: Any) -> None:
             assert await cancel_at_every_checkpoint(look_up, check) > 0
 
 
+async def test_leaving(autojump_clock: Any) -> None:
+    """A goodbye, cancelled anywhere, keeps no task, and no question for longer than a question lives."""
+    async with cluster(keyed=False) as (target, _):
+        await live(target)
+        tasks = trio.lowlevel.current_statistics().tasks_living
+
+        async def check() -> None:
+            left = set(target.rpc._pending)
+            await trio.sleep(5)
+            assert trio.lowlevel.current_statistics().tasks_living <= tasks
+            assert not left & set(target.rpc._pending)
+
+        assert await cancel_at_every_checkpoint(target.router.leave, check) > 0
+
+
 async def test_first_files(autojump_clock: Any) -> None:
     """Reading the key and making the node's id, cancelled anywhere, leave a directory in which the next start works."""
     files, directory = MemoryFiles(), Path("/data")

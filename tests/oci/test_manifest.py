@@ -13,6 +13,7 @@ from p2pmirror.oci import (
     Manifest,
     Platform,
     children,
+    media_type_of,
     mediatype,
 )
 from p2pmirror.oci import parse_manifest as parse
@@ -318,3 +319,11 @@ def test_arbitrary_bytes_are_a_document_or_invalid(data, asked):
     except Invalid:
         return
     assert isinstance(document, (Manifest, Index))
+
+
+def test_the_media_type_alone() -> None:
+    """A document's type is told without its descriptors: its own word, else its shape; never against what names it."""
+    assert media_type_of(DOCKER_IMAGE, None) == mediatype.DOCKER_MANIFEST
+    assert media_type_of(encoded(index()), None) == mediatype.OCI_INDEX
+    with pytest.raises(Invalid):
+        media_type_of(DOCKER_IMAGE, mediatype.OCI_INDEX)

@@ -226,3 +226,19 @@ def test_what_was_dropped_is_not_queued_for_ever(monkeypatch) -> None:
     assert (len(records), found(records, now=100.0)) == (1, [node(200)])
     records.expire(200.0)
     assert len(records) == 0
+
+
+def test_what_gave_way_is_not_queued_for_ever(monkeypatch) -> None:
+    """Records that gave way to those of other hosts leave the queue of ends in time; each that is held still ends."""
+    monkeypatch.setattr(room, "RECORDS_HELD_MAX", 6)
+    monkeypatch.setattr(room, "STALE_ENDS_MAX", -3)  # so that so few make a look through the queue worth while
+    records = Records()
+    put(records, 1, *(Entry(key(number), 1, COMPLETE) for number in range(6)), ttl_s=100)
+    for number in range(2, 7):
+        assert put(records, number, Entry(key(9), 1, COMPLETE), ttl_s=200) == 1
+        assert len(records._ends) <= 2 * len(records) - 2
+    assert len(records._ends) == len(records) == 6
+    records.expire(100.0)
+    assert len(records) == 5
+    records.expire(200.0)
+    assert len(records) == 0

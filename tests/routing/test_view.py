@@ -192,7 +192,7 @@ def test_a_goodbye_of_a_source_drops_its_records() -> None:
 
 
 def test_silence_counts_where_the_node_is() -> None:
-    """A contact that is silent is looked at; a mere source is dropped after some silences; a wrong address is not it."""
+    """A silent contact is looked at, a mere source dropped after some silences; another address does not count."""
     view = knowing(1)
     view.silent(node(1), at(9))
     assert view.silent_ones == []

@@ -2,7 +2,7 @@
 
 from p2pmirror.oci import Descriptor, Digest, TagName, mediatype
 from p2pmirror.store.survey import Survey
-from tests.oci.documents import encoded, image
+from tests.oci.documents import descriptor, encoded, image, index
 
 NAME = TagName("docker.io", "library/nginx", "1.27")
 
@@ -25,3 +25,20 @@ def test_a_broken_root_is_named_and_hides_nothing() -> None:
     assert set(survey.invalid) == {Digest.of(broken)}
     assert survey.found()[Digest.of(b"layer")].names == {"docker.io/library/nginx"}
     assert survey.referrers == ()
+
+
+def test_what_was_answered_is_not_asked_again() -> None:
+    """A manifest that is a root and is met again later, below an index, is read once and carries both names."""
+    whole = encoded(image(b"layer"))
+    above = encoded(index(descriptor(mediatype.OCI_MANIFEST, whole)))
+    other = TagName("ghcr.io", "a", "1")
+    top = Descriptor(mediatype.OCI_INDEX, Digest.of(above), len(above))
+    survey = Survey([(top, [NAME]), (root(whole), [other])])
+    answers = {Digest.of(whole): whole, Digest.of(above): above}
+    asked = []
+    while reads := survey.next_reads():
+        for wanted in reads:
+            asked.append(wanted.digest)
+            survey.answered(wanted, answers[wanted.digest])
+    assert sorted(asked) == sorted(answers)
+    assert survey.found()[Digest.of(b"layer")].names == {"docker.io/library/nginx", "ghcr.io/a"}

@@ -11,7 +11,7 @@ from p2pmirror.upstream.addresses import is_public
 from p2pmirror.upstream.challenge import Challenge, parse_challenges
 from p2pmirror.upstream.hints import RETRY_AFTER_S_MAX, Hints, read_go_duration, read_hints, read_retry_after
 from p2pmirror.upstream.links import next_page
-from p2pmirror.upstream.options import read_proxy
+from p2pmirror.upstream.options import read_proxy, registry
 from p2pmirror.upstream.urls import URL_CHARS_MAX, read_url
 
 PAGE = "https://registry.test/v2/a/tags/list?n=2"
@@ -243,3 +243,10 @@ def test_proxies() -> None:
     assert read_proxy("http://me:secret@proxy.lab:3128/") == "http://me:secret@proxy.lab:3128"
     with pytest.raises(ValueError, match="a URL such as http://proxy"):
         read_proxy("http://proxy.lab:3128/path")
+
+
+def test_which_registries_are_asked_over_tls() -> None:
+    """A registry is asked over TLS unless its URL says otherwise."""
+    assert registry("docker.io").is_secure
+    assert registry("registry.test", "https://registry.test:5000").is_secure
+    assert not registry("registry.test", "http://10.0.0.5:5000").is_secure

@@ -440,6 +440,54 @@ class Conformance:
 
         assert await cancel_at_every_checkpoint(send_and_compare, check) > 0
 
+    async def test_cancelled_listener(self, setup: Setup) -> None:
+        """Listening, accepting, taking and sending a little, cancelled anywhere, leave no port and no stream open."""
+        before = setup.open_things()
+
+        async def serve_one() -> None:
+            listener = await setup.server.listen(Address.of(setup.host, 0))
+            try:
+                client = await setup.client.connect(listener.address)
+                try:
+                    server = await listener.accept()
+                    try:
+                        await client.send_all(b"abc")
+                        await client.send_eof()
+                        assert await server.receive_into(memoryview(bytearray(2))) == 2
+                        assert await receive_all(server) == b"c"
+                    finally:
+                        await close_at_once(server)
+                finally:
+                    await close_at_once(client)
+            finally:
+                await close_at_once(listener)
+
+        async def check() -> None:
+            await trio.lowlevel.checkpoint()
+            assert setup.open_things() == before
+
+        assert await cancel_at_every_checkpoint(serve_one, check) > 4
+
+    async def test_cancelled_datagrams(self, setup: Setup) -> None:
+        """Opening a port for datagrams and delivering from it, cancelled anywhere, leave no port open."""
+        before = setup.open_things()
+
+        async def open_and_deliver() -> None:
+            datagrams = await setup.server.open_datagrams(Address.of(setup.host, 0))
+            try:
+                with trio.move_on_after(0):
+                    await datagrams.deliver(lambda data, source: None)
+            finally:
+                with trio.CancelScope() as scope:
+                    scope.cancel()
+                    await datagrams.aclose()
+
+        async def check() -> None:
+            await trio.lowlevel.checkpoint()
+            assert setup.open_things() == before
+
+        assert await cancel_at_every_checkpoint(open_and_deliver, check) > 0
+
     async def test_names(self, setup: Setup) -> None:
         """A numeric host is itself; a name without addresses is Unreachable in one line."""
         assert await setup.client.resolve(setup.host, 80) == [Address.of(setup.host, 80)]

@@ -35,7 +35,7 @@ def test_every_address_survives(ip: object, port: int) -> None:
 @pytest.mark.parametrize("text", ["node-3:1", "10.0.0.1", "10.0.0.1:65536", "10.0.0:1", "[10.0.0.1", ":1", "[x]:1"])
 def test_what_is_none(text: str) -> None:
     """A name, a missing port, a port that there is not: a complaint that quotes the text."""
-    with pytest.raises(ValueError, match="port|address"):
+    with pytest.raises(ValueError, match=r"port|address"):
         Address.parse(text)
 
 

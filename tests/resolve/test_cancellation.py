@@ -1,0 +1,62 @@
+"""Questions for tags, manifests and lists, cancelled anywhere: nothing of them is left, and the next one is right."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+import trio
+
+from p2pmirror.oci import Digest
+from p2pmirror.resolve.want import InHand, Listing, Trail, Want
+from p2pmirror.store.cache import CacheOptions, CacheStore
+from p2pmirror.store.memoryfiles import MemoryFiles
+from tests.cancellation import cancel_at_every_checkpoint
+from tests.resolve.registry import REGISTRY, REPOSITORY, World, manifest_bytes
+from tests.store_cache.setting import DIRECTORY
+
+DATA = manifest_bytes("one")
+DIGEST = Digest.of(DATA)
+
+
+async def tag(world: World) -> None:
+    found = await world.find_tag("1")
+    assert isinstance(found, InHand)
+    assert found.data == DATA
+
+
+async def document(world: World) -> None:
+    found = await world.resolver.find(Want("manifest", REGISTRY, REPOSITORY, DIGEST), Trail())
+    assert isinstance(found, InHand)
+    assert found.data == DATA
+
+
+async def tags(world: World) -> None:
+    assert await world.tags() == ["1"]
+
+
+async def referrers(world: World) -> None:
+    assert list(await world.resolver.referrers(Listing(REGISTRY, REPOSITORY), DIGEST, Trail())) == []
+
+
+@pytest.mark.parametrize("ask", [tag, document, tags, referrers])
+async def test_asking_a_registry(ask: Callable[[World], Awaitable[None]], autojump_clock: Any) -> None:
+    """Whoever leaves takes the question along when nobody else asks it; its answer is kept whole or not at all."""
+    files = MemoryFiles()
+    cache = CacheStore(DIRECTORY, files, CacheOptions(free_bytes_min=0))
+    async with trio.open_nursery() as nursery, World(cache=cache) as world:
+        await nursery.start(cache.run)
+        world.push(DATA, "1")
+        world.conduct.latency_s = 0.01
+        tasks = trio.lowlevel.current_statistics().tasks_living
+
+        async def check() -> None:
+            await trio.sleep(5)
+            assert trio.lowlevel.current_statistics().tasks_living <= tasks
+            assert not any(entry.is_open for entry in cache.entries)
+            assert not [path for path in files.entries if path.name.startswith(".incoming")]
+            await cache.remove([DIGEST])
+            await ask(world)
+            await cache.remove([DIGEST])
+
+        assert await cancel_at_every_checkpoint(lambda: ask(world), check) > 0
+        nursery.cancel_scope.cancel()
