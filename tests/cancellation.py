@@ -17,14 +17,15 @@ async def cancel_at_every_checkpoint(
     how many checkpoints it was cancelled.
     """
     for number in range(1, CHECKPOINTS_MAX):
-        cancelled = await _cancel_at(number, make_operation)
+        cancelled = await cancel_at(number, make_operation)
         await check()
         if not cancelled:
             return number - 1
     raise AssertionError(f"the operation has more than {CHECKPOINTS_MAX} checkpoints")
 
 
-async def _cancel_at(number: int, make_operation: Callable[[], Awaitable[object]]) -> bool:
+async def cancel_at(number: int, make_operation: Callable[[], Awaitable[object]]) -> bool:
+    """Run an operation and cancel it at its n-th checkpoint; return whether it got so far."""
     scope = trio.CancelScope()
     counter = _Counter(trio.lowlevel.current_task(), number, scope)
     with scope:
