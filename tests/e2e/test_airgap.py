@@ -11,8 +11,9 @@ import pytest
 
 from tests.lab.containerd import Build, PullFailed, Way
 from tests.lab.lab import Lab, Node
-from tests.lab.process import wait_until
+from tests.lab.process import run, wait_until
 from tests.lab.registry import NAME
+from tests.lab.through import Upstream, fetch_through
 
 pytestmark = pytest.mark.lab
 
@@ -28,7 +29,8 @@ def alone(build: Build) -> Iterator[Lab]:
     """Make two nodes with caches, and a registry that is not started."""
     with Lab(2, build) as lab:
         for node in lab.nodes:
-            node.agent.settings["cache_dir"] = str(cache_dir(node))
+            fetch_through(node.agent, Upstream(lab.registry.url), cache=cache_dir(node))
+            node.agent.settings["first_byte_timeout"] = "2s"
         lab.start_containerds()
         lab.start_agents()
         yield lab
@@ -38,6 +40,25 @@ def cache(node: Node, *arguments: str) -> None:
     """Run a `p2pmirror cache` command beside the node's agent."""
     command = [sys.executable, "-m", "p2pmirror", "cache", *arguments, "--cache-dir", str(cache_dir(node))]
     subprocess.run(command, check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("form", ["docker-archive", "oci"])
+def test_what_skopeo_wrote_is_pulled_by_tag_without_a_registry(alone: Lab, form: str, tmp_path: Path) -> None:
+    """A `docker save` archive, and a directory in OCI layout, are pulled by tag though their registry is never reached.
+
+    The registry is one that agents fetch from: it is asked, does not answer, and what was added counts.
+    """
+    node = alone.nodes[0]
+    image = alone.image([MIB, 10_000])
+    name = f"{NAME}/{image.repository}:{form}"
+    target = {"docker-archive": f"docker-archive:{tmp_path}/saved:{name}", "oci": f"oci:{tmp_path}/saved:{form}"}[form]
+    run(["skopeo", "--insecure-policy", "copy", "--quiet", f"oci:{image.directory}:{image.tag}", target])
+    cache(node, "add", str(tmp_path / "saved"), *(["--name", name] if form == "oci" else []))
+    wait_until(lambda: node.host.address in node.agent.find(name), "what was added is known")
+
+    node.containerd.pull(name)
+
+    assert image.config in node.containerd.digests(), "whose layers containerd has unpacked and compared with it"
 
 
 @pytest.mark.parametrize("way", ["cri", pytest.param("ctr", marks=pytest.mark.long)])

@@ -93,11 +93,11 @@ def test_dockerd_pulls(lab: Lab, hub: Image) -> None:
     dockerd = Dockerd(lab.nodes[0].host)
     dockerd.start()
 
-    assert dockerd.pull("app:1") == hub.config
-    dockerd.remove("app:1")
+    assert dockerd.pull("app", "1") == hub.config
+    dockerd.remove("app", "1")
     lab.registry.stop()
     try:
-        assert dockerd.pull("app:1") == hub.config
+        assert dockerd.pull("app", "1") == hub.config
     finally:
         lab.registry.start()
 

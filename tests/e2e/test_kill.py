@@ -19,7 +19,7 @@ from tests.lab.lab import Lab
 from tests.lab.network import Host
 from tests.lab.process import wait_until
 from tests.lab.registry import NAME
-from tests.lab.through import Upstream, blobs_in, cache_of, fetch_through
+from tests.lab.through import Upstream, begun_in, blobs_in, cache_of, fetch_through
 
 pytestmark = pytest.mark.lab
 
@@ -85,7 +85,7 @@ def _look(lab: Lab, image: Image) -> None:
     """See that nothing half-written is there any more, and that what is there is right, on the disk and served."""
     agent = lab.nodes[0].agent
     cache = cache_of(agent)
-    wait_until(lambda: not list(cache.rglob(".incoming-*")), "what a killed agent began is gone")
+    wait_until(lambda: not begun_in(cache), "what a killed agent began is gone")
     kept = blobs_in(cache)
     for path in kept:
         assert hashlib.sha256(path.read_bytes()).hexdigest() == path.name

@@ -14,6 +14,7 @@ from tests.lab.registry import NAME
 from tests.lab.through import (
     Upstream,
     ask_the_agent_alone,
+    begun_in,
     cache_of,
     fetch_through,
     login_file,
@@ -148,4 +149,4 @@ def test_what_was_kept_outlives_the_agent(lab: Lab, node: Node) -> None:
 
     assert node.containerd.verified(image)
     assert lab.registry.asked(image.layers[1]) == 1
-    assert not list(cache_of(node.agent).glob(".incoming-*"))
+    assert not begun_in(cache_of(node.agent))

@@ -1,13 +1,15 @@
-"""Other clients of a registry than containerd, on a host of the lab: skopeo, podman, dockerd. None of them sends `ns`."""
+"""Other clients of a registry than containerd, on a host of the lab: skopeo, podman, dockerd. None sends `ns`."""
 
 from __future__ import annotations
 
+import http.client
 import json
+import socket
 from pathlib import Path
 
 from tests.lab.agent import REGISTRY_PORT
 from tests.lab.network import Host
-from tests.lab.process import CommandFailed, Process
+from tests.lab.process import COMMAND_S, Process
 
 AGENT = f"127.0.0.1:{REGISTRY_PORT}"
 POLICY = '{"default": [{"type": "insecureAcceptAnything"}]}'
@@ -47,13 +49,13 @@ class Podman:
 
 
 class Dockerd:
-    """dockerd with the agent as its `registry-mirrors`; it runs no containers, so it needs no bridge and no iptables."""
+    """dockerd with the agent in its `registry-mirrors`; it runs no containers, so it needs no bridge, no iptables."""
 
     def __init__(self, host: Host) -> None:
         self.host = host
         self._home = host.directory / "docker"
         self._home.mkdir()
-        self._socket = f"unix://{self._home}/docker.sock"
+        self._socket = self._home / "docker.sock"
         self.process: Process | None = None
 
     def start(self) -> None:
@@ -62,7 +64,7 @@ class Dockerd:
             "data-root": str(self._home / "root"),
             "exec-root": str(self._home / "exec"),
             "pidfile": str(self._home / "pid"),
-            "hosts": [self._socket],
+            "hosts": [f"unix://{self._socket}"],
             "registry-mirrors": [f"http://{AGENT}"],
             "storage-driver": "vfs",
             "bridge": "none",
@@ -74,21 +76,35 @@ class Dockerd:
         self.process = self.host.start("dockerd", ["dockerd", "--config-file", str(self._home / "daemon.json")])
         self.process.wait_until(self._answers)
 
-    def pull(self, name: str) -> str:
-        """Pull an image; returns its id. Raises CommandFailed."""
-        self._run("pull", "--quiet", name)
-        return self._run("image", "inspect", "--format", "{{.Id}}", name).strip()
+    def pull(self, repository: str, tag: str) -> str:
+        """Pull an image as the command does; returns its id, which is its configuration's digest."""
+        status, body = self._ask("POST", f"/images/create?fromImage={repository}&tag={tag}")
+        assert status == 200, body
+        assert b'"error"' not in body, body
+        status, body = self._ask("GET", f"/images/{repository}:{tag}/json")
+        assert status == 200, body
+        image_id: str = json.loads(body)["Id"]
+        return image_id
 
-    def remove(self, name: str) -> None:
+    def remove(self, repository: str, tag: str) -> None:
         """Remove an image and its layers."""
-        self._run("image", "rm", name)
+        status, body = self._ask("DELETE", f"/images/{repository}:{tag}")
+        assert status == 200, body
 
     def _answers(self) -> bool:
         try:
-            self._run("version")
-        except CommandFailed:
+            return self._ask("GET", "/_ping")[0] == 200
+        except OSError:
             return False
-        return True
 
-    def _run(self, *arguments: str) -> str:
-        return self.host.run(["docker", "--host", self._socket, *arguments])
+    def _ask(self, method: str, target: str) -> tuple[int, bytes]:
+        connection = http.client.HTTPConnection("docker")
+        connection.sock = socket.socket(socket.AF_UNIX)
+        try:
+            connection.sock.settimeout(COMMAND_S)
+            connection.sock.connect(str(self._socket))
+            connection.request(method, target)
+            response = connection.getresponse()
+            return response.status, response.read()
+        finally:
+            connection.close()

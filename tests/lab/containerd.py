@@ -102,11 +102,14 @@ class Containerd:
         base = [str(self.build.ctr), "--address", str(self.socket), "--namespace", NAMESPACE]
         return self.host.run([*base, *arguments], timeout_s=timeout_s)
 
-    def pull(self, name: str, way: Way = "cri") -> None:
-        """Pull an image as a kubelet would (CRI) or by `ctr images pull --hosts-dir`; raises PullFailed."""
+    def pull(self, name: str, way: Way = "cri", secret: tuple[str, str] | None = None) -> None:
+        """Pull an image as a kubelet would (CRI) or by `ctr images pull --hosts-dir`; raises PullFailed.
+
+        `secret` is a pull secret (name, password), for CRI.
+        """
         try:
             if way == "cri":
-                self.images.pull(name)
+                self.images.pull(name, secret)
             else:
                 options = ["--hosts-dir", str(self.certs), "--snapshotter", snapshotter()]
                 self.ctr("images", "pull", *options, name)

@@ -23,6 +23,8 @@ need setpriv util-linux
 need nginx nginx-light
 need ps procps
 need faketime faketime
+need podman podman
+need dockerd docker.io
 # the tests of the status page; Ubuntu has it as a snap only, which a container cannot install
 grep -qs '^ID=debian$' /etc/os-release && need "${CHROMIUM:-chromium}" chromium
 [ -n "$lacking" ] || exit 0

@@ -68,6 +68,11 @@ def blobs_in(cache: Path) -> list[Path]:
     return [path for path in (cache / "blobs").rglob("*") if path.is_file()]
 
 
+def begun_in(cache: Path) -> list[Path]:
+    """Return the files of what is being written to a cache."""
+    return list(cache.rglob(".incoming-*"))
+
+
 def ask_the_agent_alone(node: Node, name: str = NAME) -> None:
     """Leave containerd nobody but the agent to ask: what the agent cannot do then fails the pull.
 

@@ -29,10 +29,15 @@ class ImageService:
     def __init__(self, socket: Path) -> None:
         self._socket = socket
 
-    def pull(self, name: str) -> str:
-        """PullImage; returns the image's id (the config's digest). Raises RpcError, Unreachable, trio.TooSlowError."""
+    def pull(self, name: str, secret: tuple[str, str] | None = None) -> str:
+        """PullImage, with a pull secret (name, password) that names no server, as a kubelet sends it.
+
+        Returns the image's id (the config's digest). Raises RpcError, Unreachable, trio.TooSlowError.
+        """
         messages = _messages()
         request = messages.PullImageRequest(image=messages.ImageSpec(image=name))
+        if secret is not None:
+            request.auth.username, request.auth.password = secret
         return str(self._call("PullImage", request, messages.PullImageResponse, PULL_S).image_ref)
 
     def remove(self, name: str) -> None:
