@@ -142,10 +142,16 @@ class Through:
         if flight.failed is not None:
             self._refusals.note(want, flight.failed, trio.current_time())
             raise flight.failed
-        if self._flights.get(digest) is not flight:  # it was so short that it has landed already
-            blob = await self._cache.open(digest)
-            return Held(Content(digest, blob.info.size, blob.info.media_type), blob.file)
-        return await self._followed(self._flights, flight, want, fetch)
+        if self._flights.get(digest) is flight:
+            try:
+                return await self._followed(self._flights, flight, want, fetch)
+            except Unreachable:
+                if flight.failed is not None:
+                    raise
+        try:
+            return await self._landed(digest, self._cache)
+        except (NotHere, Unreachable):  # it could not be kept
+            return self._passed(want, digest, flight.size, fetch, trail)
 
     async def tags(self, listing: Listing) -> list[str] | None:
         """Ask which tags a repository has; None when nobody is to be asked, or does not answer. Raises `NotHere`."""
@@ -165,6 +171,11 @@ class Through:
             except (UpstreamRefused, Unreachable):
                 return None
         return None
+
+    async def _landed(self, digest: Digest, cache: Cache) -> Held:
+        """Open what a flight brought that ended before it could be followed. Raises `NotHere`, `Unreachable`."""
+        blob = await cache.open(digest)
+        return Held(Content(digest, blob.info.size, blob.info.media_type), blob.file)
 
     async def _followed(self, flights: Flights, flight: Flight, want: Want, fetch: _Fetch) -> Arriving:
         passage = self._passage(want, flight.digest, flight.size, fetch)

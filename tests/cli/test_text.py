@@ -122,7 +122,9 @@ def test_the_demo_ends_with_who_got_what_from_whom():
     lines = describe(report)
     assert lines[0] == "NODE  ADDRESS    TIME    FROM NODE 1  FROM NODE 2  RESUMED"
     assert lines[2] == "   3  127.0.0.4  20.0 s  100 B        200 B              3"
-    assert "4 pulls of an image of 50 B took 1.10 copies from its registry, in 13 requests, and 2 of the 10" in lines[-1]
+    assert (
+        "4 pulls of an image of 50 B took 1.10 copies from its registry, in 13 requests, and 2 of the 10" in lines[-1]
+    )
     assert report.summary() == {
         "nodes": 5,
         "image_bytes": 300,

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -12,7 +13,7 @@ import trio
 from p2pmirror.errors import NotHere, Unreachable, UpstreamRefused
 from p2pmirror.oci import Digest
 from p2pmirror.resolve.flights import LINGER_S, TAIL_BYTES
-from p2pmirror.resolve.want import Arriving, Held
+from p2pmirror.resolve.want import Arriving, Held, Trail, Want
 from p2pmirror.store.cache import CacheOptions, CacheStore
 from p2pmirror.store.memoryfiles import MemoryFiles
 from p2pmirror.wire.ranges import Unsatisfiable
@@ -277,6 +278,34 @@ async def test_a_wiped_cache_costs_no_pull(autojump_clock: Any) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(wipe)
             assert await pull(world) == DATA
+
+
+async def test_whoever_comes_as_a_flight_ends_that_could_not_be_kept(autojump_clock: Any) -> None:
+    """A reader that comes at any moment of a flight in a wiped cache gets all of it, also when it ends just then."""
+    data = DATA[:1000]
+    for checkpoints in range(60):
+        files = MemoryFiles()
+        async with node(files) as world, trio.open_nursery() as nursery:
+            digest = world.registries.put_blob(REGISTRY, REPOSITORY, data)
+            want = Want("blob", REGISTRY, REPOSITORY, digest)
+
+            async def wipe(files: MemoryFiles = files) -> None:
+                while True:
+                    for path in [path for path in files.entries if path.is_relative_to(ROOT)]:
+                        await files.unlink(path)
+                    await trio.lowlevel.checkpoint()
+
+            nursery.start_soon(partial(pull, world, digest=digest))
+            nursery.start_soon(wipe)
+            for _ in range(checkpoints):
+                await trio.lowlevel.checkpoint()
+            found = await world.through.blob(want, digest, Trail())
+            assert isinstance(found, Arriving), checkpoints
+            sink = KeptSink()
+            await found.pump(sink)
+            found.close()
+            assert sink.data == data, checkpoints
+            nursery.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize("size", [0, 1, TAIL_BYTES - 1, TAIL_BYTES, TAIL_BYTES + 1])
