@@ -129,6 +129,13 @@ class Place:
         return int(counts["rx"]["packets"]) + int(counts["tx"]["packets"])
 
 
+def _hide_what_is_not_installed(directory: Path) -> None:
+    """Let agents import what installed ones do: httpx loads rich, 6 MiB of it, where a tool of ours has brought it."""
+    directory.mkdir()
+    (directory / "sitecustomize.py").write_text('import sys\n\nsys.modules["rich"] = None\n')
+    os.environ["PYTHONPATH"] = str(directory)
+
+
 def namespaces() -> bool:
     """Tell whether hosts can be network namespaces here."""
     return os.geteuid() == 0 and all(shutil.which(tool) for tool in ("ip", "nsenter", "setpriv"))
@@ -144,6 +151,7 @@ def kept_clean() -> Iterator[None]:
     # Agents start from bytecode, as installed ones do, wherever that may not be written beside the code.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     os.environ["PYTHONPYCACHEPREFIX"] = str(sweep.directory_of(mark) / "bytecode")
+    _hide_what_is_not_installed(sweep.directory_of(mark) / "site")
     try:
         yield
     finally:

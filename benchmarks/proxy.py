@@ -1,7 +1,9 @@
 """Registries fetched through an agent with a cache, and through docker-registry's proxy mode, from the same registry.
 
 Laws:
-- one docker-registry is the upstream of both sides, and its access log says what each took of it;
+- one docker-registry is the upstream of both sides, and its access log says what each took of it: docker-registry as a
+  proxy asks for a blob once more to keep it, and goes on with that when the client has all, so that a turn begins when
+  the one before is really over;
 - a blob is cold for a side once: each turn asks for another one, the same for both sides;
 - whoever serves what is cached shares no core with who receives; while blobs come from upstream nobody is pinned.
 """
@@ -28,7 +30,9 @@ from tests.lab.registry import Request
 CONNECTIONS = 16
 CROWDS = (1, 4, 16)  # clients that want the same cold blob at once
 WARM_UP = 20
-LOG_S = 0.3  # until a registry has written the lines of what it has answered
+QUIET_S = 0.5  # without a new line in the registry's log, and with next to no time spent by either side
+QUIET_CPU_S = 0.05  # an agent at rest takes a tenth of that
+OURS = "p2pmirror/"  # how our agent calls itself
 GIB = 1 << 30
 BETTER = Budget(">=", 1, of="ratio")
 SOONER = Budget("<=", 1, of="ratio")
@@ -85,10 +89,24 @@ class Scene:
         """Measure both sides in turns."""
         return turns(rounds, lambda: measure(self.ours), lambda: measure(self.theirs))
 
-    def answered(self) -> list[Request]:
-        """Return what the upstream registry has answered until now."""
+    def answered(self, side: Side) -> list[Request]:
+        """Return what the upstream registry has answered to one side until now."""
         lines = (self.registry.directory / "registry.log").read_text(errors="replace").splitlines()
-        return [request for line in lines if (request := Request.of(line)) is not None]
+        own = [line for line in lines if (OURS in line) == (side is self.ours)]
+        return [request for line in own if (request := Request.of(line)) is not None]
+
+    def settle(self) -> None:
+        """Wait until nobody does anything any more."""
+        pids = [self.ours.process.pid, self.theirs.process.pid]
+        seen = [(0, 0.0)]
+
+        def still() -> bool:
+            lines = len(self.answered(self.ours)) + len(self.answered(self.theirs))
+            seen.append((lines, sum(map(cpu_s, pids))))
+            (lines_before, cpu_before), (lines_now, cpu_now) = seen[-2:]
+            return lines_now == lines_before and cpu_now - cpu_before < QUIET_CPU_S
+
+        wait_until(still, "both sides are at rest", every_s=QUIET_S)
 
 
 def proxy(stage: Stage) -> list[Row]:
@@ -193,10 +211,11 @@ def _cold(scene: Scene) -> list[Row]:
 
 def _fetch(scene: Scene, side: Side, left: Iterator[str], clients: int) -> _Fetched:
     target = scene.cold.target(next(left), ns=side.ns)
-    before = len(scene.answered())
+    before = len(scene.answered(side))
     answer = scene.ask(side, target, connections=clients, count=clients)
     assert not answer["wrong"], answer["first_wrong"]
-    asked = _settled(scene)[before:]
+    scene.settle()
+    asked = scene.answered(side)[before:]
     sent = sum(request.size for request in asked if request.method == "GET" and request.status < 300)
     return _Fetched(answer["seconds"], sent / (scene.scale.cold_mib * MIB), len(asked))
 
@@ -204,6 +223,7 @@ def _fetch(scene: Scene, side: Side, left: Iterator[str], clients: int) -> _Fetc
 def _first_byte(scene: Scene) -> list[Row]:
     """First bytes of cold blobs, one after another."""
     scene.apart(apart=False)
+    scene.settle()
     found = {}
     for side in (scene.ours, scene.theirs):
         targets = [scene.small.target(digest, ns=side.ns) for digest in scene.small.layers]
@@ -215,18 +235,6 @@ def _first_byte(scene: Scene) -> list[Row]:
         Row("first byte of a cold blob, p50", "ms", ours["p50"], theirs["p50"], budget=SOONER, note=note),
         Row("first byte of a cold blob, p99", "ms", ours["p99"], theirs["p99"], budget=SOONER),
     ]
-
-
-def _settled(scene: Scene) -> list[Request]:
-    """Return what upstream has answered, once its log has stopped growing."""
-    seen = [scene.answered()]
-
-    def still() -> bool:
-        seen.append(scene.answered())
-        return len(seen[-1]) == len(seen[-2])
-
-    wait_until(still, "the registry's log stands still", every_s=LOG_S)
-    return seen[-1]
 
 
 def _by_tag(image: Image, side: Side) -> str:

@@ -21,6 +21,7 @@ import trio
 
 from p2pmirror.errors import MirrorError, NotHere, StoreFull, Unreachable, UpstreamRefused, only_error
 from p2pmirror.oci import Digest
+from p2pmirror.resolve.backlog import Backlog
 from p2pmirror.resolve.metrics import ResolveMetrics
 from p2pmirror.store.cache.protocol import Cache, Incoming
 from p2pmirror.upstream.protocol import Download
@@ -28,8 +29,6 @@ from p2pmirror.wire.http import Sink
 from p2pmirror.wire.network import File
 
 TAIL_BYTES = 64 * 1024  # withheld until the digest is known: small beside any layer that is worth keeping
-STEP_BYTES = 1024 * 1024  # written and hashed at a time: some milliseconds, so that a thread's call costs little
-CHUNKS_AHEAD = 64  # received and not yet written: some 4 MiB at the 64 KiB that one TLS read gives
 LINGER_S = 30.0  # without readers; containerd comes back for a layer within seconds
 LOOK_S = 5.0  # how often that is looked at
 
@@ -201,18 +200,18 @@ class Flights:
 
     async def _receive(self, flight: Flight, download: Download, incoming: Incoming) -> None:
         """Write what arrives, in steps, while more arrives."""
-        send, receive = trio.open_memory_channel[bytes](CHUNKS_AHEAD)
+        backlog = Backlog()
 
         async def take() -> None:
-            async with send:
-                while data := await download.receive():
-                    await send.send(data)
+            while data := await download.receive():
+                await backlog.put(data)
+            backlog.end()
 
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(take)
-                async for first in receive:
-                    await incoming.write(_with_what_waits(first, receive))
+                while data := await backlog.step():
+                    await incoming.write(data)
                     flight.changed()
         except BaseExceptionGroup as group:
             raise only_error(group) from None
@@ -236,16 +235,3 @@ class Flights:
                 is_lonely = not flight.readers and now >= flight.alone_since + LINGER_S
                 if is_lonely and (not flight.opened.is_set() or 2 * flight.written < flight.size):
                     flight.scope.cancel()
-
-
-def _with_what_waits(first: bytes, channel: trio.MemoryReceiveChannel[bytes]) -> bytes:
-    """Return a chunk with those behind it that are there already, up to a step."""
-    chunks, size = [first], len(first)
-    while size < STEP_BYTES:
-        try:
-            chunk = channel.receive_nowait()
-        except (trio.WouldBlock, trio.EndOfChannel):
-            break
-        chunks.append(chunk)
-        size += len(chunk)
-    return first if len(chunks) == 1 else b"".join(chunks)

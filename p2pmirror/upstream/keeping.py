@@ -14,6 +14,7 @@ import httpcore
 import trio
 
 from p2pmirror.upstream.connection import Connection
+from p2pmirror.upstream.whole import hand_on_parts
 
 
 class Kept(httpcore.AsyncConnectionInterface):
@@ -81,6 +82,7 @@ class Kept(httpcore.AsyncConnectionInterface):
         try:
             response = await self._inner.handle_async_request(request)
             self._stream = _stream_of(response)
+            hand_on_parts(response)
         except BaseException:
             self._failed = True
             with trio.CancelScope(shield=True):  # bounded: to close one of ours waits for nothing

@@ -78,6 +78,32 @@ def test_status_says_why_an_agent_is_not_ready():
     assert "no: containerd is absent" in result.output
 
 
+def test_status_tells_of_the_cache_and_of_registries():
+    """What troubles the cache, what it answered, what was saved, which registries were asked, and whose bytes come."""
+    trouble = "cannot write /cache: Read-only file system"
+    cache = {"bytes": 1 << 20, "max_bytes": 1 << 30, "free_bytes": 1 << 30, "trouble": trouble, "hits": 7, "misses": 2}
+    registry = {"mode": "through", "rests_s": 0.0, "quota_left": None}
+    registries = [
+        {**registry, "name": "docker.io", "asked": True, "reachable": True, "quota_left": 76},
+        {**registry, "name": "ghcr.io", "asked": True, "reachable": False, "rests_s": 12.0},
+        {**registry, "name": "quay.io", "asked": False, "reachable": True},
+    ]
+    transfer = {**STATUS["transfers"][0], "peer": None, "registry": "docker.io", "source": "upstream"}
+    status = {**STATUS, "cache": cache, "registries": registries, "transfers": [transfer], "saved_bytes": 3 << 20}
+    with answering((200, status)) as (url, _):
+        output = run("status", "--agent", url).output
+    for shown in (
+        "1.00 MiB of 1.00 GiB, 1.00 GiB free on the disk; answered 7 requests, not 2 others",
+        f"in trouble, it keeps nothing new: {trouble}",
+        "saved      3.00 MiB sent to clients here that no registry had to send",
+        "docker.io  reachable    -              76",
+        "ghcr.io    unreachable  12 s           -",
+        "1 more: not asked yet",
+        "32.0 MiB of 64.0 MiB  docker.io",
+    ):
+        assert shown in output, (shown, output)
+
+
 @pytest.mark.parametrize(
     ("ratio", "said"),
     [

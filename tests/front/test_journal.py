@@ -110,6 +110,19 @@ async def test_requests_and_bytes_are_counted(bench):
     assert bench.metric("in_flight_requests") == 0
 
 
+@pytest.mark.parametrize("source", ["store", "cache", "flight", "peer", "upstream"])
+async def test_bytes_that_no_registry_had_to_send_are_saved(bench, source):
+    """What clients of this node get counts as saved unless it came from upstream; what a peer gets, it counts itself."""
+    bench.resolver.found["v1"] = InHand(Content(DIGEST, 2, None), b"{}")
+    bench.resolver.source = source
+    await send(await bench.ask("/v2/a/manifests/v1"))
+    saved = 0 if source == "upstream" else 2
+    assert bench.metric("saved_bytes_total") == saved
+    await send(await bench.ask("/v2/a/manifests/v1", p2pmirror_peer=THERE.hex()))
+    assert bench.metric("bytes_total", source=source) == 4
+    assert bench.metric("saved_bytes_total") == saved
+
+
 async def test_the_last_requests_are_kept(bench):
     """The list of recent requests is the newest first and holds 200."""
     for number in range(210):

@@ -2,14 +2,16 @@
 
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
+from prometheus_client import CollectorRegistry
 from trio.testing import MockClock as Clock
 
 from p2pmirror.errors import NotHere, StoreFull
 from p2pmirror.oci import Digest, TagName, mediatype
-from p2pmirror.store.cache import CacheStore
+from p2pmirror.store.cache import CacheHooks, CacheMetrics, CacheOptions, CacheStore
 from p2pmirror.store.files import Files
 from p2pmirror.store.hostfiles import HostFiles
 from p2pmirror.store.memoryfiles import MemoryFiles
@@ -256,6 +258,28 @@ async def test_a_confirmation_renews_a_tag(autojump_clock: Clock) -> None:
     assert store.inventory.version == version
     again = (await looked(files)).inventory.tag(image.tags[0])
     assert again is not None
+
+
+async def test_a_directory_that_cannot_be_written_is_said_before_anything_is_fetched(
+    autojump_clock: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is trouble from the start, logged once, no reason for not being ready, and over when it can be written."""
+    files, registry = MemoryFiles(), CollectorRegistry()
+    files.read_only = True
+    store = CacheStore(DIRECTORY, files, CacheOptions(), CacheHooks(), CacheMetrics(registry))
+    async with trio.open_nursery() as nursery:
+        await nursery.start(store.run)
+        await trio.sleep(400)
+        assert store.trouble is not None
+        assert store.waiting_for is None
+        assert registry.get_sample_value("p2pmirror_cache_troubles") == 1
+        assert [record.levelname for record in caplog.records if "cannot write" in record.getMessage()] == ["WARNING"]
+        files.read_only = False
+        await trio.sleep(70)
+        assert store.trouble is None
+        assert registry.get_sample_value("p2pmirror_cache_troubles") == 0
+        nursery.cancel_scope.cancel()
+    assert not rests(files)
 
 
 async def test_full_is_said_and_lasts_no_longer_than_it_is_so() -> None:

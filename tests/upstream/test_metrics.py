@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from p2pmirror.errors import NotHere
+from p2pmirror.errors import NotHere, Unreachable
 from p2pmirror.telemetry.metrics import lint
+from p2pmirror.upstream.governor import FAILURE_S
+from p2pmirror.upstream.options import BUILT_IN
+from p2pmirror.upstream.protocol import Standing
 from tests.registries.docker import DockerRegistry
 from tests.registries.holdings import Holdings
 from tests.upstream.conformance import ABSENT, REGISTRY, read
-from tests.upstream.setting import client
+from tests.upstream.setting import Client, client
 
 
 async def test_questions_and_bytes_are_counted(docker_registry: DockerRegistry, holdings: Holdings) -> None:
@@ -25,3 +28,24 @@ async def test_questions_and_bytes_are_counted(docker_registry: DockerRegistry, 
         assert (made.asked("ok"), made.asked("absent")) == (3, 1)
         bytes_read = made.metrics.get_sample_value("p2pmirror_upstream_bytes_total", {"registry": REGISTRY})
         assert bytes_read == len(holdings.manifest) + len(holdings.layer)
+
+
+async def test_how_a_registry_stands(docker_registry: DockerRegistry, holdings: Holdings) -> None:
+    """The configured registry comes first; it is unasked, then reachable, then not, and then rests a while."""
+    labels = {"registry": REGISTRY}
+
+    def unreachable(made: Client) -> float | None:
+        return made.metrics.get_sample_value("p2pmirror_upstream_unreachable_registries", labels)
+
+    async with client(docker_registry.url) as made:
+        assert made.client.standings()[0] == Standing(REGISTRY, "through")
+        assert len(made.client.standings()) == len(BUILT_IN) + 1
+        await made.upstream.resolve(REGISTRY, holdings.repository, "v1")
+        assert made.client.standings()[0] == Standing(REGISTRY, "through", is_asked=True)
+        assert unreachable(made) == 0
+        with docker_registry.stopped(), pytest.raises(Unreachable):
+            await made.upstream.resolve(REGISTRY, holdings.repository, "v1")
+        standing = made.client.standings()[0]
+        assert not standing.is_reachable
+        assert 0 < standing.rests_s <= FAILURE_S
+        assert unreachable(made) == 1
