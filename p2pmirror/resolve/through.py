@@ -170,6 +170,7 @@ class Through:
                 return await ask()
             except (UpstreamRefused, Unreachable):
                 return None
+        self.upstream.late(listing.registry)
         return None
 
     async def _landed(self, digest: Digest, cache: Cache) -> Held:
@@ -233,6 +234,7 @@ class Through:
             with trio.fail_after(self.options.first_byte_s):
                 return await ask()
         except trio.TooSlowError:
+            self.upstream.late(want.registry)
             raise Unreachable(f"{want.registry} does not answer within {self.options.first_byte_s:g} s") from None
         except (NotHere, UpstreamRefused) as error:
             self._refusals.note(want, error, trio.current_time())

@@ -100,6 +100,10 @@ class Asker:
         """How many pulls are left, as the registry said last."""
         return self._governor.remaining
 
+    def late(self) -> None:
+        """Take in that somebody has given up waiting for an answer."""
+        self._governor.late(trio.current_time())
+
     async def ask(self, question: Question) -> Answer:
         """Return the answer, a 200 or 206. Raises as `protocol.Upstream` says. Cancellation: dropped."""
         record = Record(self.name, question, self._world.metrics)
@@ -225,6 +229,7 @@ class Asker:
             raise Paused(f"{self.name} is not asked for {wait:.0f} s, since it failed")
         if wait > 0:
             await trio.sleep_until(at)
+        governor.asks(trio.current_time())
 
     async def _send_for_token(self, request: httpx.Request, bytes_max: int) -> tuple[int, bytes]:
         """See `tokens.Send`: one question, to which the registry's name is given; redirects are not followed."""

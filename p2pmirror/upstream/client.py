@@ -83,6 +83,13 @@ class RegistriesUpstream:
         asker = None if options is None else self._askers.get(options.name)
         return asker is None or asker.is_reachable
 
+    def late(self, registry: str) -> None:
+        """See `protocol.Upstream`."""
+        options = self._registries.get(registry)
+        asker = None if options is None else self._askers.get(options.name)
+        if asker is not None:
+            asker.late()
+
     def standings(self) -> list[Standing]:
         """Return how this node stands with each registry: first those of the settings, then the built-in ones."""
         names = self._registries.configured

@@ -4,6 +4,7 @@ Laws:
 - pure: time and chance are arguments; it says from when on a question may be asked, and never waits itself;
 - a quota is not used up: what is left at the end is kept for manifests, and asking stops before the registry says 429;
 - failures in a row make the pauses longer, up to a limit; one answer ends them;
+- a registry that keeps its askers waiting is tried by one question after each pause, and nobody else waits with it;
 - what is asked for free (HEAD, blobs) is held back by refusals and failures alone, never by a quota.
 """
 
@@ -16,6 +17,8 @@ Cost = Literal["free", "document", "spare"]
 """What a question costs: nothing of the quota; one, for a pull; one, for something that can be done without."""
 
 FAILURE_S: Final = 0.5  # the pause after the first failure: a restart of a proxy
+LATE_S: Final = 4.0  # after a first answer that did not come in time: each try costs whoever asks some seconds
+PROBE_S: Final = 3.0  # for the one question after that: longer than askers wait
 FAILURE_S_MAX: Final = 60.0  # a registry that comes back is noticed within a minute
 LIMITED_S: Final = 10.0  # after a first 429 that says nothing: limits are by the minute or longer
 LIMITED_S_MAX: Final = 600.0
@@ -35,6 +38,8 @@ class Governor:
         self._refusals = 0
         self._until = float("-inf")  # nothing before
         self._limited = False  # whether that is the registry's wish
+        self._is_late = False  # whether the last question was given up by who had waited for it
+        self._late_until = float("-inf")  # others that were given up meanwhile are the same failure
         self._documents_until = float("-inf")
         self._spare_until = float("-inf")
         self._remaining: int | None = None
@@ -82,13 +87,29 @@ class Governor:
         elif hints.status >= 500:
             self._fail(now)
         else:
+            if not self._limited or now >= self._until:
+                self._until, self._limited = float("-inf"), False
+            self._is_late = False
             self._failures = self._refusals = 0
-            self._limited = False
 
     def failed(self, now: float) -> None:
         """Take in that there was no answer."""
         self._reachable = False
         self._fail(now)
+
+    def late(self, now: float) -> None:
+        """Take in that somebody has given up waiting for an answer."""
+        self._reachable = False
+        if now >= self._late_until:
+            self._is_late = True
+            self._failures += 1
+            self._late_until = now + self._pause(LATE_S, FAILURE_S_MAX, self._failures)
+            self._hold(self._late_until, limited=False)
+
+    def asks(self, now: float) -> None:
+        """Take in that a question goes out; after late ones it goes alone until it is answered, or late as well."""
+        if self._is_late:
+            self._hold(now + PROBE_S, limited=False)
 
     def _fail(self, now: float) -> None:
         self._failures += 1

@@ -148,6 +148,10 @@ class MemoryUpstream:
         """Say whether the last question had an answer; one of 500 and above is none of the registry's own."""
         return registry not in self._failed
 
+    def late(self, registry: str) -> None:
+        """Take in that an asker has given up waiting."""
+        self._failed.add(registry)
+
     async def resolve(self, registry: str, repository: str, tag: str) -> Descriptor:
         """Return what a tag names. Raises as `protocol.Upstream` says."""
         document = await self._document("resolve", registry, repository, tag)

@@ -69,6 +69,10 @@ class Upstream(Protocol):
         """Whether the last question to the registry had an answer of its own; True before the first."""
         ...
 
+    def late(self, registry: str) -> None:
+        """Take in that an asker has given up waiting, so that the next ones need not wait for as long."""
+        ...
+
     async def resolve(self, registry: str, repository: str, tag: str) -> Descriptor:
         """Ask what a tag names now: by HEAD, which costs no quota."""
         ...

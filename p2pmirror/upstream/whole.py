@@ -7,7 +7,7 @@ as the object that was received. An h11 that hands on parts by itself would reti
 Laws: heads, chunk sizes and whatever else h11 reads in lines are its own work, on its own buffer; no byte is changed.
 """
 
-from typing import Any
+from typing import Any, Self
 
 import httpcore
 from h11._receivebuffer import ReceiveBuffer
@@ -21,7 +21,7 @@ class Parts(ReceiveBuffer):
         super().__init__()
         self._part = begun
 
-    def __iadd__(self, byteslike: bytes | bytearray) -> "Parts":
+    def __iadd__(self, byteslike: bytes | bytearray) -> Self:
         """Take in what came."""
         if self._part or self._data:
             self._settle()
@@ -75,5 +75,5 @@ def hand_on_parts(response: httpcore.Response) -> bool:
     begun = getattr(state, "_receive_buffer", None)
     if state is None or type(begun) is not ReceiveBuffer:
         return False
-    state._receive_buffer = Parts(bytes(begun))
+    state._receive_buffer = Parts(bytes(begun))  # noqa: SLF001  # there is no other way in
     return True

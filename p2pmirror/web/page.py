@@ -137,7 +137,7 @@ def render(status: _Row, recent: Mapping[str, Sequence[_Row]], about: Mapping[st
         '<input id="subject" name="subject" autocomplete="off" placeholder="nginx:1.27 or sha256:…" required>'
         '<button>Find</button></form><div id="found" role="status" hidden></div></section>'
         f'<div class="pair">{_table("members", rows, summary(status["members"]))}{_table("sources", rows)}</div>'
-        f"{_table('transfers', rows)}{_table('requests', rows)}{_table('registries', rows)}"
+        f"{_table('transfers', rows)}{_table('registries', rows)}{_table('requests', rows)}"
         f"</main><script>{SCRIPT}</script></body></html>\n"
     )
 

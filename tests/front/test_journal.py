@@ -112,7 +112,7 @@ async def test_requests_and_bytes_are_counted(bench):
 
 @pytest.mark.parametrize("source", ["store", "cache", "flight", "peer", "upstream"])
 async def test_bytes_that_no_registry_had_to_send_are_saved(bench, source):
-    """What clients of this node get counts as saved unless it came from upstream; what a peer gets, it counts itself."""
+    """What clients of this node get is saved unless it came from upstream; what a peer gets, it counts itself."""
     bench.resolver.found["v1"] = InHand(Content(DIGEST, 2, None), b"{}")
     bench.resolver.source = source
     await send(await bench.ask("/v2/a/manifests/v1"))

@@ -7,9 +7,15 @@ from random import Random
 
 import pytest
 import trio
+from prometheus_client import CollectorRegistry
 from trio.testing import MockClock
 
 from p2pmirror.errors import MirrorError, Unreachable
+from p2pmirror.oci import Digest
+from p2pmirror.resolve.hashing import hashing_inline
+from p2pmirror.resolve.metrics import ResolveMetrics
+from p2pmirror.resolve.through import Through, ThroughOptions
+from p2pmirror.resolve.want import Trail, Want
 from p2pmirror.store.memoryfiles import MemoryFiles
 from p2pmirror.upstream.credentials.setting import CredentialsSetting
 from p2pmirror.upstream.transport import CONNECT_S, SILENCE_S
@@ -204,6 +210,51 @@ async def test_a_wait_is_kept_to_the_second(internet: Internet) -> None:
                 await made.upstream.resolve(REGISTRY, "library/app", "v1")
             await trio.sleep(0.25)
     assert 90 <= trio.current_time() - began <= 92
+
+
+async def test_a_silent_registry_costs_few_misses_their_time(internet: Internet, nursery: trio.Nursery) -> None:
+    """In a minute of misses, four at a time, few wait for a registry that is mute, all others next to nothing.
+
+    When it speaks again, the next try succeeds and nobody is held back.
+    """
+    internet.world.names["registry.test"] = [PUBLIC]
+    server, slow, quick = internet.servers[PUBLIC], 0, 0
+
+    async def mute(_exchange: Exchange) -> None:
+        await trio.sleep_forever()
+
+    server.clear()
+    server.on("HEAD", mute)
+
+    async def miss(through: Through, number: int) -> None:
+        nonlocal slow, quick
+        began = trio.current_time()
+        digest = Digest.of(b"%d" % number)
+        with pytest.raises(MirrorError):
+            await through.told(Want("blob", REGISTRY, "library/app", digest), digest, Trail())
+        took = trio.current_time() - began
+        assert took <= 2.01
+        slow, quick = slow + (took > 0.1), quick + (took <= 0.1)
+
+    async with client(URL, network=internet.own, files=internet.files, private_addresses=False) as made:
+        metrics = ResolveMetrics(CollectorRegistry())
+        through = Through(made.upstream, None, ThroughOptions(), metrics, hashing_inline)
+        nursery.start_soon(through.run)
+        began, number = trio.current_time(), 0
+        while trio.current_time() < began + 60:
+            async with trio.open_nursery() as four:
+                for _ in range(4):
+                    four.start_soon(miss, through, number := number + 1)
+            await trio.sleep(0.25)
+        assert slow <= 8
+        assert quick > 100
+        server.clear()
+        server.on("/blobs/", answer(200, {}, internet.held.layer))
+        await trio.sleep(60)
+        for _ in range(3):
+            with trio.fail_after(0.5):
+                size = await made.upstream.blob_size(REGISTRY, "library/app", internet.held.layer_digest)
+            assert size == len(internet.held.layer)
 
 
 async def test_idle_connections_are_closed_without_a_question(internet: Internet, nursery: trio.Nursery) -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from p2pmirror.upstream.governor import FAILURE_S_MAX, LIMITED_S_MAX, Governor
+from p2pmirror.upstream.governor import FAILURE_S_MAX, LATE_S, LIMITED_S_MAX, PROBE_S, Governor
 from p2pmirror.upstream.hints import RETRY_AFTER_S_MAX, Hints
 
 COSTS = ("free", "document", "spare")
@@ -70,6 +70,36 @@ def test_failures_make_pauses_longer_up_to_a_minute() -> None:
     failing.answered(now, Hints(404))
     assert failing.is_reachable
     assert failing.may_ask_at("document") <= now
+
+
+def test_who_gave_up_waiting_spares_the_next_ones() -> None:
+    """After a late answer there is a pause, then one question alone, however many gave up; one answer ends it."""
+    late = governor()
+    late.asks(0.0)
+    assert late.may_ask_at("free") <= 0, "as long as all is well nobody waits for another's answer"
+    for _ in range(20):
+        late.late(2.0)
+    assert not late.is_reachable
+    assert LATE_S / 2 <= late.may_ask_at("free") - 2.0 <= LATE_S
+    now = late.may_ask_at("free")
+    late.asks(now)
+    assert late.may_ask_at("free") == now + PROBE_S
+    late.late(now + 2.0)
+    assert late.may_ask_at("free") - now - 2.0 >= LATE_S
+    late.asks(100.0)
+    late.answered(101.0, Hints(200))
+    assert late.is_reachable
+    assert late.may_ask_at("free") <= 101
+
+
+def test_an_answer_ends_no_wait_that_was_asked_for() -> None:
+    """A question that was under way before a 429 and succeeds after it does not cut its wait short."""
+    held = governor()
+    held.answered(0.0, Hints(429, retry_after_s=90.0))
+    for now in (1.0, 2.0):
+        held.answered(now, Hints(200))
+        assert held.may_ask_at("free") == 90.0
+        assert held.is_limited("free")
 
 
 def test_a_status_of_500_is_a_failure() -> None:
