@@ -52,6 +52,11 @@ class Governor:
         return self._reachable
 
     @property
+    def is_late(self) -> bool:
+        """Whether the last question was given up by whoever had waited for its answer."""
+        return self._is_late
+
+    @property
     def remaining(self) -> int | None:
         """How much of the quota was left at the last answer that said so."""
         return self._remaining
