@@ -130,7 +130,7 @@ class Place:
 
 
 def _hide_what_is_not_installed(directory: Path) -> None:
-    """Let agents import what installed ones do: httpx loads rich, 6 MiB of it, where a tool of ours has brought it."""
+    """Let agents import what installed ones do: httpx loads rich, 3 MiB of it, where a tool of ours has brought it."""
     directory.mkdir()
     (directory / "sitecustomize.py").write_text('import sys\n\nsys.modules["rich"] = None\n')
     os.environ["PYTHONPATH"] = str(directory)
