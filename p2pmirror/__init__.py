@@ -4,15 +4,15 @@ A tour, in the order in which one pull meets the rooms:
 
 1. `wire.http_server` takes containerd's request off a socket (h11 reads the head).
 2. `front.routes` reads what is asked for, checks names and filters, and makes a `resolve.want.Want` of it.
-3. `resolve.resolver` asks the `store`: containerd's content (`store.containerd`), a layout (`store.ocilayout`), the cache
-   of what was fetched before (`store.cache`).
+3. `resolve.resolver` asks the `store`: containerd's content (`store.containerd`), a layout (`store.ocilayout`), the
+   cache of what was fetched before (`store.cache`).
    What is held goes back as an open file, and out of `wire.tcp` by sendfile.
 4. What is not held is looked for: `routing.dht` streams the providers of a key while `resolve.race`, steered by
    `resolve.plan`, dials them through `peers.client`; `peers.scores` remembers how each of them behaved.
 5. A manifest is read whole and verified (`resolve.manifests`); a blob is relayed and hashed while it arrives, from one
    peer after another if need be (`resolve.relay`).
-6. No peer has it: `resolve.through` asks the registry (`upstream.client`). A blob begins a flight (`resolve.flights`) into the
-   cache, which all who ask follow; without room it is passed on (`resolve.passing`).
+6. No peer has it: `resolve.through` asks the registry (`upstream.client`). A blob begins a flight
+   (`resolve.flights`) into the cache, which all who ask follow; without room it is passed on (`resolve.passing`).
 7. A tag is what its registry says, else what it said last or the best claim (`resolve.tags`, `resolve.confirmed`).
 8. Nobody has it, or the registry refuses: a 404 in `front.errors`, and containerd goes to the registry by itself.
 

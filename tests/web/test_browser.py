@@ -229,6 +229,27 @@ def test_it_says_why_it_is_not_ready(browser, tmp_path):
         agent.end()
 
 
+def test_it_says_what_troubles_the_cache(browser, tmp_path):
+    """A cache directory that cannot be made is said in red, by the agent and by the script; the agent is ready."""
+    (tmp_path / "file").write_text("no directory")
+    agent = started(tmp_path / "lone", "127.0.0.33", store="none", cache_dir=str(tmp_path / "file" / "cache"))
+    trouble = "document.getElementById('trouble')"
+    try:
+        wait_until(lambda: agent.get("/api/v1/status")["cache"]["trouble"] is not None, "the trouble is known")
+        with browser.page() as page:
+            page.open(f"{agent.page}/")
+            for _ in range(2):  # as the agent wrote it, then as the script did
+                said = page.evaluate(f"{trouble}.innerText")
+                assert "The cache keeps nothing new: " in said
+                assert str(tmp_path / "file") in said
+                assert page.evaluate("document.getElementById('state').innerText") == "ready"
+                page.evaluate(f"{trouble}.textContent = ''")
+                page.until(f"{trouble}.textContent !== ''")
+            assert page.complaints == []
+    finally:
+        agent.end()
+
+
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("width", [375, 1280])
 def test_it_fits_the_screen(cluster, browser, width, dark):
