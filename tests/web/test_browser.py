@@ -66,7 +66,7 @@ def timeless(text):
 def test_it_shows_the_node_and_what_happened(cluster, browser):
     """State, members with zone, held content, sources and requests are readable, and nothing is complained of."""
     assert cluster.full.ask(f"{NGINX}/manifests/1.27?ns=docker.io") == 200
-    assert cluster.full.ask("/v2/library/redis/manifests/7?ns=docker.io") == 404
+    assert cluster.full.ask("/v2/library/redis/manifests/7?ns=registry.example") == 404
     with browser.page() as page:
         page.open(f"{cluster.full.page}/")
         text = page.text()
@@ -82,7 +82,7 @@ def test_it_shows_the_node_and_what_happened(cluster, browser):
             "this node's images",
             "nobody had it: 404",
             "Nothing is coming from a registry or a peer right now.",
-            "docker.io/library/redis",
+            "registry.example/library/redis",
             "404 miss",
             "200 ok",
         ):
@@ -119,8 +119,8 @@ def test_it_refreshes_by_itself(cluster, browser):
     with browser.page() as page:
         page.open(f"{cluster.full.page}/")
         assert "library/later" not in page.text()
-        cluster.full.ask("/v2/library/later/manifests/1?ns=docker.io")
-        page.until("document.body.innerText.includes('docker.io/library/later')")
+        cluster.full.ask("/v2/library/later/manifests/1?ns=registry.example")
+        page.until("document.body.innerText.includes('registry.example/library/later')")
         assert page.complaints == []
 
 
