@@ -7,10 +7,11 @@ import pytest
 import trio
 
 from p2pmirror.oci import Digest
-from p2pmirror.resolve.want import InHand, Listing, Trail, Want
+from p2pmirror.resolve.want import Arriving, InHand, Listing, Trail, Want
 from p2pmirror.store.cache import CacheOptions, CacheStore
 from p2pmirror.store.memoryfiles import MemoryFiles
 from tests.cancellation import cancel_at_every_checkpoint
+from tests.resolve.fakes import KeptSink
 from tests.resolve.registry import REGISTRY, REPOSITORY, World, manifest_bytes
 from tests.store_cache.setting import DIRECTORY
 
@@ -60,3 +61,28 @@ async def test_asking_a_registry(ask: Callable[[World], Awaitable[None]], autoju
 
         assert await cancel_at_every_checkpoint(lambda: ask(world), check) > 0
         nursery.cancel_scope.cancel()
+
+
+async def test_passing_a_blob_on_that_nobody_keeps(autojump_clock: Any) -> None:
+    """Without a cache each client has a question of its own: cancelled anywhere, none of it is left."""
+    async with World() as world:
+        digest = world.registries.put_blob(REGISTRY, REPOSITORY, bytes(300_000))
+        tasks = trio.lowlevel.current_statistics().tasks_living
+
+        async def pull() -> None:
+            found = await world.find_blob(digest)
+            assert isinstance(found, Arriving)
+            sink = KeptSink()
+            try:
+                await found.pump(sink)
+            finally:
+                found.close()
+            assert len(sink.data) == 300_000
+
+        async def check() -> None:
+            await trio.sleep(5)
+            assert trio.lowlevel.current_statistics().tasks_living <= tasks
+            assert world.through.flights() == []
+            assert world.resolver.transfers() == []
+
+        assert await cancel_at_every_checkpoint(pull, check) > 3

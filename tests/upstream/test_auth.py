@@ -16,6 +16,7 @@ from p2pmirror.upstream.credentials.setting import CredentialsSetting, Kind
 from p2pmirror.wire.address import Address
 from p2pmirror.wire.hosts import HostNetwork
 from p2pmirror.wire.http_server import HttpServer, ServerOptions
+from tests.cancellation import cancel_at_every_checkpoint
 from tests.registries.docker import PASSWORD, USER, DockerRegistry
 from tests.registries.faults import FaultProxy, answer, redirect
 from tests.registries.holdings import Holdings
@@ -277,3 +278,18 @@ async def test_an_identity_token_is_exchanged(
     assert caught.value.status == 403
     assert proxy.count("POST /oauth") == 1
     assert proxy.told("authorization") == ["Bearer t"]
+
+
+async def test_cancelled_anywhere(proxy: FaultProxy, tokens: TokenServer, holdings: Holdings, tmp_path: Path) -> None:
+    """The first question of a client, for its login and its token, cancelled anywhere: the next one is answered."""
+    made: list[Client] = []
+
+    async def ask() -> None:
+        made.append(Client(proxy.url, credentials=login_file(tmp_path)))
+        await made[-1].upstream.resolve(REGISTRY, holdings.repository, "v1")
+
+    async def check() -> None:
+        assert await made[-1].upstream.resolve(REGISTRY, holdings.repository, "v1") == holdings.root
+        await made[-1].client.aclose()
+
+    assert await cancel_at_every_checkpoint(ask, check) > 10

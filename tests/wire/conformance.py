@@ -413,9 +413,11 @@ class Conformance:
             assert cancelled > 0
             assert b"".join(got) + await receive_all(server) == b"abcdefgh"
 
-    async def test_cancelled_send(self, setup: Setup) -> None:
+    @pytest.mark.parametrize("whole", [False, True], ids=["file", "bytes"])
+    async def test_cancelled_send(self, setup: Setup, make_file: Callable[[bytes], File], whole: bool) -> None:
         """A send that is cancelled anywhere has sent a prefix, and the stream can only be closed."""
         content = some_bytes(1_500_000)
+        file = make_file(content)
         before = setup.open_things()
 
         async def send_and_compare() -> None:
@@ -427,7 +429,7 @@ class Conformance:
 
                 nursery.start_soon(receive)
                 try:
-                    await server.send_file(BytesFile(content), 0, len(content))
+                    await (server.send_all(content) if whole else server.send_file(file, 0, len(content)))
                 except trio.Cancelled:
                     with trio.CancelScope(shield=True), pytest.raises(Unreachable, match="cut short"):
                         await server.send_all(b"x")
@@ -439,6 +441,7 @@ class Conformance:
             assert setup.open_things() == before
 
         assert await cancel_at_every_checkpoint(send_and_compare, check) > 0
+        file.close()
 
     async def test_cancelled_listener(self, setup: Setup) -> None:
         """Listening, accepting, taking and sending a little, cancelled anywhere, leave no port and no stream open."""
