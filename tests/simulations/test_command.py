@@ -214,4 +214,12 @@ def test_ctrl_c_ends_a_swarm_with_all_its_processes():
 def children_of(pid: int) -> list[Path]:
     """Return the directories in /proc of the processes that any thread of a process has started."""
     lists = [file.read_text().split() for file in Path(f"/proc/{pid}/task").glob("*/children")]
-    return [Path(f"/proc/{child}") for each in lists for child in each]
+    return [place for each in lists for child in each if _is_worker(place := Path(f"/proc/{child}"))]
+
+
+def _is_worker(place: Path) -> bool:
+    """Say whether a process is one of ours, and not what the standard library runs while it is imported."""
+    try:
+        return b"python" in (place / "cmdline").read_bytes()
+    except OSError:
+        return False
