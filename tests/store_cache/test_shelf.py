@@ -1,25 +1,13 @@
-"""What a cache writes beside its content: read as it was written, or not at all; pins; and the shelf in memory."""
-
-from pathlib import Path
+"""What pins hold, what refers to what, and the shelf of a cache in memory."""
 
 import msgspec
-import pytest
 
-from p2pmirror.oci import Descriptor, Digest, Invalid, TagName, mediatype
-from p2pmirror.store.cache.pins import Pins, canonical_pin, readable
+from p2pmirror.oci import Descriptor, Digest, TagName, mediatype
+from p2pmirror.store.cache.pins import Pins
 from p2pmirror.store.cache.records import (
-    NAMES_MAX,
-    RECORD_BYTES_MAX,
     Facts,
-    PinRecord,
-    Places,
     Referrer,
     TagRecord,
-    bounded,
-    encode,
-    read_facts,
-    read_pin,
-    read_tag,
     referrer_of,
 )
 from p2pmirror.store.cache.shelf import Entry, Shelf
@@ -47,39 +35,6 @@ def info(digest: Digest = ONE, name: TagName = NAME, *, since: float = 0.0) -> T
 # --- records ---
 
 
-def test_what_is_written_is_read() -> None:
-    """Facts, tags and pins come back as they went in."""
-    facts = Facts(3, 7.0, mediatype.OCI_MANIFEST, ("docker.io/a",), SUBJECT)
-    assert read_facts(encode(facts)) == facts
-    assert read_tag(encode(tag_record())) == (NAME, ONE, tag_record())
-    assert read_pin(encode(PinRecord("docker.io/a"))) == "docker.io/a"
-
-
-@pytest.mark.parametrize("data", BROKEN, ids=repr)
-def test_what_cannot_be_read_is_none(data: bytes | None) -> None:
-    """A missing, torn or strange record is no error."""
-    assert read_facts(data) is None
-    assert read_tag(data) is None
-    assert read_pin(data) is None
-
-
-def test_records_that_lie_are_none() -> None:
-    """A size below nothing, a name or digest that is none, are as unreadable as torn bytes."""
-    assert read_facts(encode(Facts(-1, 0.0))) is None
-    assert read_tag(encode(tag_record(name="../../etc"))) is None
-    assert read_tag(encode(tag_record(digest="sha256:../x"))) is None
-
-
-def test_annotations_that_are_too_long_are_left_out() -> None:
-    """A record stays readable in one read; the referrer is listed without its annotations then."""
-    long = Facts(3, 7.0, "a/b", (), Referrer(str(TWO), "a/b", {"x": "y" * RECORD_BYTES_MAX}))
-    data = encode(long)
-    assert len(data) <= RECORD_BYTES_MAX
-    found = read_facts(data)
-    assert found is not None
-    assert found.referrer == Referrer(str(TWO), "a/b")
-
-
 def test_referrers() -> None:
     """A manifest with a subject is listed under it; without a subject, a media type or a real digest it is not."""
     described = Descriptor("a/b", ONE, 3, artifact_type="a/b", annotations={"by": "me"})
@@ -88,50 +43,7 @@ def test_referrers() -> None:
         assert referrer_of(facts, ONE) is None
 
 
-def test_names_are_bounded() -> None:
-    """However many images share a layer, so many are written down, the same ones each time."""
-    names = [f"docker.io/{number:03}" for number in range(2 * NAMES_MAX)]
-    assert bounded(names[:NAMES_MAX]) == frozenset(names[:NAMES_MAX])
-    assert bounded(reversed(names)) == frozenset(names[:NAMES_MAX])
-
-
-def test_no_name_from_outside_is_a_part_of_a_path() -> None:
-    """Everything is within the directory, two levels deep, whatever it is called."""
-    places = Places(Path("/cache"))
-    assert places.blob(TWO) == Path("/cache/blobs/sha512") / TWO.hex
-    assert places.facts(ONE) == Path("/cache/facts/sha256") / ONE.hex
-    for path, directory in ((places.tag(NAME), "tags"), (places.pin("../../etc/passwd"), "pins")):
-        assert path.parent == Path("/cache") / directory
-        assert len(path.name) == 64
-    assert places.lock == Path("/cache/lock")
-    kept = {places.blob(ONE), places.blob(TWO), places.facts(ONE), places.facts(TWO), places.tag(NAME), places.pin("x")}
-    assert {path.parent for path in kept} == set(places.watched), "and every directory is looked at"
-
-
 # --- pins ---
-
-
-@pytest.mark.parametrize(
-    ("text", "pin"),
-    [
-        (str(ONE), str(ONE)),
-        ("nginx", "docker.io/library/nginx"),
-        ("nginx:1.27", "docker.io/library/nginx:1.27"),
-        (f"ghcr.io/a/b@{ONE}", str(ONE)),
-        (f"ghcr.io/a/b:v1@{TWO}", str(TWO)),
-    ],
-)
-def test_a_pin_has_one_spelling(text: str, pin: str) -> None:
-    """However an image is called, it is pinned under one text, which is its own spelling."""
-    assert canonical_pin(text) == pin
-    assert readable([text, pin, "!", "sha256:x"]) == {pin}
-
-
-def test_what_is_no_pin() -> None:
-    """A text that names nothing is refused."""
-    for text in ("", "sha256:x", "a b"):
-        with pytest.raises(Invalid):
-            canonical_pin(text)
 
 
 def test_what_pins_hold() -> None:
