@@ -7,6 +7,7 @@ import pytest
 import trio
 
 from p2pmirror.oci import Digest
+from p2pmirror.resolve.backlog import AHEAD_BYTES, Backlog
 from p2pmirror.resolve.want import Arriving, InHand, Listing, Trail, Want
 from p2pmirror.store.cache import CacheOptions, CacheStore
 from p2pmirror.store.memoryfiles import MemoryFiles
@@ -86,3 +87,34 @@ async def test_passing_a_blob_on_that_nobody_keeps(autojump_clock: Any) -> None:
             assert world.resolver.transfers() == []
 
         assert await cancel_at_every_checkpoint(pull, check) > 3
+
+
+async def test_parts_between_a_network_and_a_disk(nursery: trio.Nursery, autojump_clock: Any) -> None:
+    """Whoever leaves while he waits takes no part along and adds none; the order stays."""
+    backlog, taken = Backlog(), bytearray()
+
+    async def take() -> None:
+        taken.extend(await backlog.step())
+
+    async def end_later(*, task_status: trio.TaskStatus[None]) -> None:
+        task_status.started()
+        await trio.sleep(1)
+        await backlog.put(b"abc")
+
+    async def check() -> None:
+        assert bytes(taken) in {b"", b"abc"}
+
+    await nursery.start(end_later)
+    assert await cancel_at_every_checkpoint(take, check) > 0
+    assert bytes(taken) == b"abc"
+    await backlog.put(bytes(AHEAD_BYTES))
+
+    async def make_room(*, task_status: trio.TaskStatus[None]) -> None:
+        task_status.started()
+        await trio.sleep(1)
+        assert len(await backlog.step()) == AHEAD_BYTES
+
+    await nursery.start(make_room)
+    assert await cancel_at_every_checkpoint(lambda: backlog.put(b"d"), check) > 0
+    backlog.end()
+    assert [await backlog.step(), await backlog.step()] == [b"d", b""]

@@ -94,6 +94,7 @@ async def test_everything_else_that_is_asked_of_files(files: Files, tmp_path: Pa
         assert [state is None for state in await files.stat(paths)] == [False, True]
         await files.touch({directory / "one": 1000.0})
         assert await files.names(directory) == ["lock", "one"]
+        assert (await files.contents(directory))["one"].size == len(OLD)
         assert await files.marks([directory]) != [None]
         assert await files.free_bytes(directory) > 0
         assert await files.remove_abandoned(directory, ".incoming") == []

@@ -139,3 +139,12 @@ async def test_making_room() -> None:
         assert store.held_bytes <= 10_000
 
     assert await cancel_at_every_checkpoint(fill, check) > 5
+
+
+async def test_trying_whether_it_can_be_written(store: CacheStore) -> None:
+    """A try that is cancelled anywhere leaves no file behind."""
+
+    async def check() -> None:
+        await sound(store)
+
+    assert await cancel_at_every_checkpoint(store.probe, check) > 0
