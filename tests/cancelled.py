@@ -61,6 +61,7 @@ CANCELLED: Final[dict[str, tuple[str, ...]]] = {
         "resolve.tags.Tags: resolve",
         "resolve.through.Through: referrers tag tags",
     ),
+    "tests/resolve/test_cancellation.py::test_parts_between_a_network_and_a_disk": ("resolve.backlog.Backlog: put",),
     "tests/resolve/test_cancellation.py::test_passing_a_blob_on_that_nobody_keeps": ("resolve.passing.Passage: pump",),
     "tests/resolve/test_flights.py::test_cancelling_a_pull_anywhere": (
         "resolve.backlog.Backlog: step",
