@@ -12,10 +12,16 @@ from p2pmirror.front.query import parse_query
 from p2pmirror.oci import Digest, Invalid, Reference, TagName, Walk, mediatype, parse_manifest, parse_path
 from p2pmirror.oci.filters import Filters
 from p2pmirror.routing import bootstrap
+from p2pmirror.store.cache import records
+from p2pmirror.store.cache.pins import canonical_pin, readable
 from p2pmirror.store.containerd.api import containerd_pb2 as api
 from p2pmirror.store.containerd.framing import FrameLengths, FramingError, Unframer, frame
 from p2pmirror.store.containerd.walk import listing_of, read_image, survey_of
 from p2pmirror.store.ocilayout.index import check_marker, read_roots, with_tag, without_tag
+from p2pmirror.upstream.challenge import parse_challenges
+from p2pmirror.upstream.credentials import dockerconfig
+from p2pmirror.upstream.credentials.login import BadCredentials
+from p2pmirror.upstream.links import next_page
 from p2pmirror.wire.address import Address
 from p2pmirror.wire.binding import Binding
 from p2pmirror.wire.identity import NodeId, parse_node_id
@@ -189,6 +195,49 @@ def _survey(data: bytes) -> object:
     return listing_of(survey, [root], {root.target.digest: root.target.size}, {root.target.digest}, 0.0)
 
 
+# --- the cache ---
+
+SUBJECT = records.Referrer(LONG, "a/b", {"by": "me"})
+RECORDS = [
+    records.encode(records.Facts(3, 1.8e9, mediatype.OCI_MANIFEST, ("docker.io/library/nginx",), SUBJECT)),
+    records.encode(records.TagRecord(str(TAG), DIGEST, mediatype.OCI_INDEX, 3, True, 1.8e9)),
+    records.encode(records.PinRecord(str(TAG))),
+]
+
+
+def _record(data: bytes) -> object:
+    """Read a file as each kind of record, and a manifest's as what the referrers list says of it."""
+    facts = records.read_facts(data)
+    referrer = None if facts is None else records.referrer_of(facts, Digest.of(b"layer"))
+    pin = records.read_pin(data)
+    return facts, referrer, records.read_tag(data), readable([] if pin is None else [pin])
+
+
+def _record_is_usable(_data: bytes, value: Any) -> None:
+    facts, _, tag, pins = value
+    assert facts is None or facts.size >= 0
+    assert tag is None or TagName.parse(str(tag[0])) == tag[0]
+    assert all(canonical_pin(pin) == pin for pin in pins)
+
+
+# --- registries ---
+
+PAGE = "https://registry.test/v2/a/tags/list?n=2"
+CHALLENGES = [
+    b'Bearer realm="https://auth.test/token",service="registry.test",scope="repository:a/b:pull"',
+    b'Negotiate YII=, Basic realm="a, b"',
+]
+LINKS = [b'</v2/a/tags/list?n=2&last=b>; rel="next"', b'<https://registry.test/v2/x>; title="a, b"; rel=next']
+CONFIGS = [
+    b'{"auths": {"ghcr.io": {"auth": "YWRhOnB3"}, "https://index.docker.io/v1/": {"identitytoken": "t"}}}',
+    b'{"credsStore": "pass", "credHelpers": {"ghcr.io": "ecr-login"}}',
+]
+
+
+def _on_same_host(_data: bytes, value: Any) -> None:
+    assert value is None or value.lower().startswith("https://registry.test/v2/"), value
+
+
 # --- settings ---
 
 DURATIONS = [b"30ms", b"1h30m", b"1.5s", b"512Mi", b"20GB", b"0"]
@@ -251,6 +300,21 @@ READERS = [
         (FramingError,),
     ),
     Reader("containerd's image", _survey, of_bytes([IMAGE.SerializeToString()], PROTOBUF_INSERTS), INVALID),
+    Reader("cache record", _record, of_json(RECORDS), (), _record_is_usable),
+    Reader("challenge", _of_text(parse_challenges), of_bytes(CHALLENGES, (*TEXT_INSERTS, b'"', b'\\"', b"=")), ()),
+    Reader(
+        "link",
+        lambda data: next_page(_text(data), PAGE),
+        of_bytes(LINKS, (*TEXT_INSERTS, b"<", b">;", b'"', b"//evil.test")),
+        (),
+        _on_same_host,
+    ),
+    Reader(
+        "Docker's config",
+        lambda data: dockerconfig.read_config(data, "ghcr.io", "ghcr.io"),
+        of_json(CONFIGS),
+        (BadCredentials,),
+    ),
     Reader("duration", _of_text(parse_duration), of_bytes(DURATIONS, TEXT_INSERTS), VALUE),
     Reader("size", _of_text(parse_size), of_bytes(DURATIONS, TEXT_INSERTS), VALUE),
     Reader("bootstrap setting", _of_text(bootstrap.parse), of_bytes(BOOTSTRAPS, TEXT_INSERTS), VALUE),

@@ -35,7 +35,18 @@ def test_what_is_no_record_is_none(data: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [None, b"", b"{", b"[" * 100_000, b"\xff", b'{"size": -1, "kept_s": 1}', b'{"size": "1"}', b"null"]
+    "data",
+    [
+        None,
+        b"",
+        b"{",
+        b"[" * 100_000,
+        b"\xff",
+        b'{"size": -1, "kept_s": 1}',
+        b'{"size": "1"}',
+        b"null",
+        b'{"pin": "\xff"}',
+    ],
 )
 def test_broken_records(data: bytes | None) -> None:
     """Absent, torn, deep, negative and foreign records are None."""

@@ -27,6 +27,7 @@ from p2pmirror.oci import Descriptor, Digest, Invalid, TagName
 ALGORITHMS: Final = ("sha256", "sha512")
 LOCK_NAME: Final = "lock"
 RECORD_BYTES_MAX: Final = 64 * 1024  # 64 KiB: 64 names of 500 characters and a referrer's annotations
+_UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)  # text that is no UTF-8 is its own error
 NAMES_MAX: Final = 64  # images that share one layer: beyond that it is a base of everything, and filters see enough
 
 
@@ -127,7 +128,7 @@ def read_facts(data: bytes | None) -> Facts | None:
         return None
     try:
         facts = msgspec.json.decode(data, type=Facts)
-    except (msgspec.DecodeError, RecursionError):
+    except _UNREADABLE:
         return None
     return facts if facts.size >= 0 else None
 
@@ -139,7 +140,7 @@ def read_tag(data: bytes | None) -> tuple[TagName, Digest, TagRecord] | None:
     try:
         record = msgspec.json.decode(data, type=TagRecord)
         return TagName.parse(record.name), Digest.parse(record.digest), record
-    except (msgspec.DecodeError, RecursionError, Invalid):
+    except (*_UNREADABLE, Invalid):
         return None
 
 
@@ -149,7 +150,7 @@ def read_pin(data: bytes | None) -> str | None:
         return None
     try:
         return msgspec.json.decode(data, type=PinRecord).pin
-    except (msgspec.DecodeError, RecursionError):
+    except _UNREADABLE:
         return None
 
 
