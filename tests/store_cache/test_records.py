@@ -116,3 +116,15 @@ def test_what_is_no_pin() -> None:
     }
     assert Pins(frozenset({str(DIGEST), str(TAG)})).digests == [DIGEST]
     assert Pins(frozenset({str(TAG)})).names_tag(TAG)
+
+
+def test_no_name_from_outside_is_a_part_of_a_path() -> None:
+    """Everything has its file in a directory that is looked at, whatever it is called; the lock is beside them."""
+    places, other = Places(DIRECTORY), Digest.of(b"2", "sha512")
+    assert places.blob(other) == DIRECTORY / "blobs" / "sha512" / other.hex
+    assert places.tag(TAG).parent == DIRECTORY / "tags"
+    assert places.pin("../../etc/passwd").parent == DIRECTORY / "pins"
+    assert {len(path.name) for path in (places.tag(TAG), places.pin("../../etc/passwd"))} == {64}
+    kept = [places.blob(DIGEST), places.blob(other), places.facts(DIGEST), places.facts(other)]
+    assert {path.parent for path in (*kept, places.tag(TAG), places.pin("x"))} == set(places.watched)
+    assert places.lock == DIRECTORY / "lock"

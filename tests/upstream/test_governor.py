@@ -79,7 +79,7 @@ def test_who_gave_up_waiting_spares_the_next_ones() -> None:
     assert late.may_ask_at("free") <= 0, "as long as all is well nobody waits for another's answer"
     for _ in range(20):
         late.late(2.0)
-    assert not late.is_reachable
+    assert (late.is_reachable, late.is_late) == (False, True)
     assert LATE_S / 2 <= late.may_ask_at("free") - 2.0 <= LATE_S
     now = late.may_ask_at("free")
     late.asks(now)
@@ -88,7 +88,7 @@ def test_who_gave_up_waiting_spares_the_next_ones() -> None:
     assert late.may_ask_at("free") - now - 2.0 >= LATE_S
     late.asks(100.0)
     late.answered(101.0, Hints(200))
-    assert late.is_reachable
+    assert (late.is_reachable, late.is_late) == (True, False)
     assert late.may_ask_at("free") <= 101
 
 
