@@ -9,9 +9,9 @@ import re
 from typing import Final
 from urllib.parse import urljoin, urlsplit
 
-FIELD_CHARS_MAX: Final = 8192  # of the field: real ones have 200
+FIELD_CHARS_MAX: Final = 2048  # of the field: real ones have 200
 
-_LINK: Final = re.compile(r"<([^>]*)>((?:[^,\"<]|\"(?:[^\"\\]|\\.)*\")*)")
+_LINK: Final = re.compile(r"<([^>]*)>((?:[^,\"<]++|\"(?:[^\"\\]++|\\.)*+\")*+)")  # possessive: no way back is kept
 _NEXT: Final = re.compile(r";\s*rel\s*=\s*\"?(?:[^\";,]*\s)?next(?=[\s\";,]|$)", re.IGNORECASE)
 
 

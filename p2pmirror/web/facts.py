@@ -21,6 +21,7 @@ REQUESTS_METRIC: Final = "p2pmirror_front_requests"  # as the registry calls it;
 BYTES_METRIC: Final = "p2pmirror_front_bytes"
 SAVED_METRIC: Final = "p2pmirror_front_saved_bytes"
 REGISTRIES_MAX: Final = 100  # of those that settings name, and the built-in ones: a page's worth
+RESTS_S_MIN: Final = 0.1  # a shorter pause of a registry is over before anybody has read of it
 _HERE: Final = frozenset({"store", "cache", "flight", "peer"})  # sources that save an upstream its bytes
 _CONTENT: Final = frozenset({"manifest", "blob"})
 SOURCES: Final = {
@@ -156,7 +157,7 @@ class Facts:
                 "mode": each.mode,
                 "asked": each.is_asked,
                 "reachable": each.is_reachable,
-                "rests_s": round(each.rests_s, 3),
+                "rests_s": round(each.rests_s, 3) if each.rests_s >= RESTS_S_MIN else 0.0,
                 "quota_left": each.quota_left,
             }
             for each in self.registries()[:REGISTRIES_MAX]
