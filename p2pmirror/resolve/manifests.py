@@ -13,6 +13,7 @@ from p2pmirror.errors import NotHere, PeerMisbehaved, Unreachable
 from p2pmirror.oci import DOCUMENT_BYTES_MAX, Digest, Invalid, manifest_path, media_type_of
 from p2pmirror.peers.protocol import Answer, Question
 from p2pmirror.resolve.race import HEAD_S, Sources, Won
+from p2pmirror.resolve.small import read_verified
 from p2pmirror.resolve.want import Content, InHand, Trail, Want
 from p2pmirror.wire.identity import NodeId
 
@@ -97,18 +98,7 @@ def _check_size(answer: Answer) -> None:
 
 async def _read(digest: Digest, won: Won) -> InHand:
     """Read and verify; raises `PeerMisbehaved` when the bytes or the media type are not the manifest's."""
-    data = bytearray(won.answer.size)
-    filled = 0
-    while filled < len(data):
-        count = await won.answer.receive_into(memoryview(data)[filled:])
-        if count == 0:
-            raise Unreachable("the peer ended early")
-        filled += count
-    hasher = digest.hasher()
-    hasher.update(data)
-    if not digest.matches(hasher):
-        raise PeerMisbehaved(f"{digest}: the bytes that came have another digest")
-    content = bytes(data)
+    content = await read_verified(won.answer, digest)
     return InHand(Content(digest, len(content), checked_media_type(content, won.answer.media_type)), content)
 
 
