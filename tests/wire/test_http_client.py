@@ -22,7 +22,8 @@ OK = b"HTTP/1.1 200 OK\r\n"
 
 
 def client_of(network, **options):
-    return HttpClient(network, ClientOptions(**options))
+    """Return a client that dials for as long as a busy machine may pause, unless told otherwise."""
+    return HttpClient(network, ClientOptions(**{"dial_timeout_s": 5.0} | options))
 
 
 async def scripted(network, script, nursery, seen=None):
@@ -238,7 +239,7 @@ async def test_dialling_has_its_limit(autojump_clock):
     """A host that says nothing costs `dial_timeout_s`; one that refuses nothing."""
     network = PipeNetwork()
     network.silent.add(SERVER)
-    client = client_of(network)
+    client = HttpClient(network, ClientOptions())
     with pytest.raises(Unreachable, match="300 ms"):
         await get(client)
     assert trio.current_time() == pytest.approx(0.3)
