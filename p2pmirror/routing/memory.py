@@ -2,7 +2,8 @@
 
 Laws:
 - it keeps every law of `protocol.Router`; nothing is lost and nothing is late, except what a test asks for;
-- one world is one cluster; worlds do not know one another.
+- one world is one cluster; worlds do not know one another;
+- the world is the one holder of all leases.
 """
 
 from collections.abc import AsyncIterator, Iterable, Mapping
@@ -11,7 +12,8 @@ from dataclasses import dataclass, replace
 
 import trio
 
-from p2pmirror.routing.protocol import CHECKING, Checking, Key, Member, Offer, Provider, Step, Trace
+from p2pmirror.routing.leases import Leader, Leases
+from p2pmirror.routing.protocol import CHECKING, Checking, Grant, Key, Member, Offer, Provider, Step, Trace
 from p2pmirror.wire.address import Address
 from p2pmirror.wire.binding import UNBOUND, Binding
 from p2pmirror.wire.identity import NodeId
@@ -30,7 +32,8 @@ class MemoryRouters:
     """A world of routers; `find_latency_s` passes before anything is learnt, `checking_s` while providers are pinged.
 
     Of the first `known` providers every router has records itself: they are there at once.
-    A killed node is handed out for `noticed_after_s` more seconds, or until somebody reports a failed dial to it.
+    A killed node is handed out for `noticed_after_s` more seconds, or until somebody reports a failed dial to it; what
+    it led is free at once. A want is answered after `want_latency_s`.
     """
 
     def __init__(self, *, find_latency_s: float = 0.0, noticed_after_s: float = 8.0) -> None:
@@ -38,13 +41,16 @@ class MemoryRouters:
         self.find_latency_s = find_latency_s
         self.checking_s = 0.0
         self.known = 0
+        self.want_latency_s = 0.0
         self.noticed_after_s = noticed_after_s
+        self.leases = Leases()
         self._residents: dict[NodeId, _Resident] = {}
         self._said: dict[Key, dict[NodeId, Provider]] = {}
 
-    def router(self, node_id: NodeId, address: Address, zone: str = "") -> "MemoryRouter":
+    def router(self, node_id: NodeId, address: Address, zone: str = "", *, seed: bool = False) -> "MemoryRouter":
         """Add a node whose registry answers at `address`; a node that comes back under its id begins anew."""
-        router = MemoryRouter(self, node_id, address, zone)
+        router = MemoryRouter(self, node_id, address, zone, seed=seed)
+        self.leases.gone(node_id)
         self._residents[node_id] = _Resident(router)
         return router
 
@@ -59,6 +65,7 @@ class MemoryRouters:
     def kill(self, node_id: NodeId) -> None:
         """Let a node fall silent without a goodbye."""
         self._residents[node_id].killed_at = trio.current_time()
+        self.leases.gone(node_id)
 
     def revive(self, node_id: NodeId) -> None:
         """Let a killed node be heard again, with what it had said."""
@@ -86,6 +93,30 @@ class MemoryRouters:
 
     def _left(self, node_id: NodeId) -> None:
         self._residents[node_id].left = True
+        self.leases.gone(node_id)
+
+    def _want(self, key: Key, asker: "MemoryRouter") -> Grant:
+        providers = self._providers(key, asker)
+        if any(each.complete for each in providers):
+            return Grant(leads=False, leader=None, providers=tuple(providers))
+        now = trio.current_time()
+        term = asker.next_term()
+        leader = self.leases.wants(key, asker.as_leader(), term, now, seeds=self._seeds(asker))
+        if leader.node_id == asker.node_id:
+            asker.led[key] = term
+            return Grant(leads=True, leader=None, providers=tuple(providers))
+        return Grant(leads=False, leader=leader.as_provider(), providers=tuple(providers))
+
+    def _seeds(self, asker: "MemoryRouter") -> list[Leader]:
+        """Return the seeds that live; none for one of them."""
+        if asker.seed:
+            return []
+        residents = self._residents.values()
+        return [each.router.as_leader() for each in residents if each.router.seed and self._is_there(each)]
+
+    @staticmethod
+    def _is_there(resident: _Resident) -> bool:
+        return not resident.left and resident.killed_at is None
 
     def _members(self, asker: "MemoryRouter") -> list[Member]:
         now = trio.current_time()
@@ -106,7 +137,9 @@ class MemoryRouters:
 class MemoryRouter:
     """One node's router; made by `MemoryRouters.router`. It works with or without `run`."""
 
-    def __init__(self, world: MemoryRouters, node_id: NodeId, address: Address, zone: str) -> None:
+    def __init__(
+        self, world: MemoryRouters, node_id: NodeId, address: Address, zone: str, *, seed: bool = False
+    ) -> None:
         """Belong to a world."""
         self._world = world
         self._node_id = node_id
@@ -115,6 +148,10 @@ class MemoryRouter:
         self.offers: dict[Key, Offer] = {}
         self.reported: list[NodeId] = []  # what `failed` was called with, in order
         self.lookups = 0  # how often `find` was entered
+        self.seed = seed
+        self.wants = 0  # how often `want` was called
+        self._terms = 0
+        self.led: dict[Key, int] = {}  # the terms of its leases
 
     @property
     def node_id(self) -> NodeId:
@@ -165,6 +202,31 @@ class MemoryRouter:
         for key in keys:
             self.offers.pop(key, None)
 
+    async def want(self, key: Key) -> Grant:
+        """Ask who fetches a key from upstream; see `protocol.Router.want`."""
+        self.wants += 1
+        await trio.sleep(self._world.want_latency_s)
+        return self._world._want(key, self)  # noqa: SLF001 - world and router are one module's secret
+
+    def report(self, key: Key, count: int) -> None:
+        """Say that this node, which leads a key, has so many bytes of it; a killed node says nothing."""
+        if self._world._is_there(self._world._residents[self._node_id]):  # noqa: SLF001 - as above
+            term = self.led[key] = self.led.get(key) or self.next_term()
+            self._world.leases.reports(key, self.as_leader(), term, count, trio.current_time())
+
+    def resign(self, key: Key) -> None:
+        """Say that this node leads a key no more."""
+        self._world.leases.resigns(key, self._node_id, self.address, self.led.pop(key, 0))
+
+    def next_term(self) -> int:
+        """Return the term of the next lease."""
+        self._terms += 1
+        return self._terms
+
+    def as_leader(self) -> Leader:
+        """Return it as a node that may lead; the world sees its lives itself."""
+        return Leader(self._node_id, b"", self.address, self.address, self.zone)
+
     @property
     def advertised(self) -> int:
         """How many keys this node says it has."""
@@ -208,4 +270,4 @@ class MemoryRouter:
         tag = offer.tag
         if tag is not None:
             tag = replace(tag, age_s=tag.age_s + max(0.0, now - offer.since))
-        return Provider(self._node_id, self.address, self.zone, offer.complete, tag)
+        return Provider(self._node_id, self.address, self.zone, offer.complete, offer.leading, tag)

@@ -4,7 +4,9 @@ Laws, which the conformance suite in `tests/routing` holds every router to:
 - `find` yields a provider once, never this node itself, the first one as soon as it is known;
 - what was withdrawn is not found again, whatever arrives late;
 - a node that left or died is not handed out: after 10 s at most when it died silently, at once when it left;
-- a provider is a member that answered a ping at the address of its router, and its registry is where it says itself.
+- a provider is a member that answered a ping at the address of its router, and its registry is where it says itself;
+- of all who want a key that nobody has one leads, as far as nodes can agree: while it reports, everybody who wants the
+  key is told of it; a further leader costs a copy, so that whoever gets no answer leads.
 """
 
 import hashlib
@@ -49,6 +51,7 @@ class Provider:
     address: Address  # of its registry port
     zone: str = ""
     complete: bool = True
+    leading: bool = False  # it fetches the content from upstream; it is not complete then
     tag: TagClaim | None = None
 
 
@@ -66,8 +69,25 @@ class Offer:
     """What this node says of itself under a key; `since` is trio's clock when a tag was learnt."""
 
     complete: bool = True
+    leading: bool = False  # this node fetches it from upstream; `complete` is False then
     tag: TagClaim | None = None
     since: float = 0.0
+
+
+LEASE_S = 2.0  # a leader that said nothing for so long leads no more; it reports four times as often
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What a want is answered with: who is to fetch from upstream, and whom to fetch from meanwhile.
+
+    `leads`: this node is, under a lease of `LEASE_S` that each report prolongs. `leader`: who does in its place, or is
+    to, when it is a seed. Neither: somebody has all of it. `providers`: who has all of it or a part, as `find` says.
+    """
+
+    leads: bool
+    leader: Provider | None
+    providers: tuple[Provider, ...]
 
 
 MemberState = Literal["alive", "suspect", "gone"]
@@ -154,6 +174,23 @@ class Router(Protocol):
 
     def withdraw(self, keys: Iterable[Key]) -> None:
         """Say that this node no longer has these keys."""
+        ...
+
+    async def want(self, key: Key) -> Grant:
+        """Ask who fetches a key from upstream, of the closest node that answers; it may be this one.
+
+        Takes some milliseconds when all is well and 2 s at most. Raises nothing: when nobody answers this node leads.
+        A node whose first join has not ended waits for it, 1 s at most. Cancellation: nothing is left here; a lease
+        that was granted meanwhile ends by itself.
+        """
+        ...
+
+    def report(self, key: Key, count: int) -> None:
+        """Say that this node, which leads a key, has so many bytes of it: to be said every 500 ms at least."""
+        ...
+
+    def resign(self, key: Key) -> None:
+        """Say that this node leads a key no more: it has all of it, or has failed. Nothing is said of other keys."""
         ...
 
     @property

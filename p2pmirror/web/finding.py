@@ -116,6 +116,7 @@ def _written(provider: Provider, subject: Digest | TagName) -> dict[str, Any]:
         "address": str(provider.address),
         "zone": provider.zone,
         "complete": provider.complete,
+        "leading": provider.leading,
     }
     if isinstance(subject, TagName):
         claim = provider.tag

@@ -42,7 +42,7 @@ FOUND = {
     "key": "00" * 20,
     "subject": DIGEST,
     "seconds": 0.0021,
-    "providers": [{"node_id": PEER, "address": "10.0.0.2:29999", "zone": "", "complete": True}],
+    "providers": [{"node_id": PEER, "address": "10.0.0.2:29999", "zone": "", "complete": True, "leading": False}],
     "held": False,
 }
 

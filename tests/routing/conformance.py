@@ -4,7 +4,7 @@ A subclass says how a cluster comes to be (`cluster`); everything here runs on v
 """
 
 import math
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any
@@ -59,7 +59,9 @@ async def ids(router: Router, wanted: Key) -> set[bytes]:
 class RouterConformance:
     """Subclasses give `cluster(count, zones)`; at its entry everybody has joined and knows everybody."""
 
-    def cluster(self, count: int, zones: list[str] | None = None) -> AbstractAsyncContextManager[Cluster]:
+    def cluster(
+        self, count: int, zones: list[str] | None = None, *, seeds: Sequence[int] = ()
+    ) -> AbstractAsyncContextManager[Cluster]:
         raise NotImplementedError
 
     @pytest.fixture
@@ -238,3 +240,12 @@ class RouterConformance:
             scope.cancel()
             await find_all(three.routers[2], key(1))
         assert await ids(three.routers[2], key(1)) == {three.routers[0].node_id}
+
+    async def test_leading_is_said(self, three: Cluster, autojump_clock: Any) -> None:
+        """A node that fetches from upstream is found as such: in part, and leading."""
+        three.routers[0].advertise({key(1): Offer(complete=False, leading=True)})
+        await trio.sleep(SETTLE_S)
+        assert [(each.complete, each.leading) for each in await find_all(three.routers[1], key(1))] == [(False, True)]
+        three.routers[0].advertise({key(1): Offer()})
+        await trio.sleep(SETTLE_S)
+        assert [(each.complete, each.leading) for each in await find_all(three.routers[1], key(1))] == [(True, False)]

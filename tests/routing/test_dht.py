@@ -1,6 +1,6 @@
 """The DHT keeps every router's promises, in a simulated network and with lost and doubled datagrams."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from random import Random
 from typing import Any
@@ -144,7 +144,7 @@ async def dht_cluster(count: int, zones: list[str] | None = None) -> AsyncIterat
 
 
 class TestDhtRouter(RouterConformance):
-    def cluster(self, count: int, zones: list[str] | None = None) -> Any:
+    def cluster(self, count: int, zones: list[str] | None = None, *, seeds: Sequence[int] = ()) -> Any:
         return dht_cluster(count, zones)
 
 

@@ -1,6 +1,6 @@
 """The memory twin keeps every router's promises, and a few of its own."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -12,6 +12,7 @@ from p2pmirror.wire.address import Address
 from p2pmirror.wire.binding import UNBOUND
 from p2pmirror.wire.identity import NodeId
 from tests.routing.conformance import Cluster, RouterConformance, find_all, ids, key
+from tests.routing.leading import LeaderConformance
 
 
 def node_id(number: int) -> NodeId:
@@ -19,17 +20,19 @@ def node_id(number: int) -> NodeId:
 
 
 @asynccontextmanager
-async def memory_cluster(count: int, zones: list[str] | None = None) -> AsyncIterator[Cluster]:
+async def memory_cluster(
+    count: int, zones: list[str] | None = None, *, seeds: Sequence[int] = ()
+) -> AsyncIterator[Cluster]:
     world = MemoryRouters()
     addresses = [Address.of(f"10.0.0.{number + 1}", 29999) for number in range(count)]
     zones = zones or [""] * count
-    routers = [world.router(node_id(n), addresses[n], zones[n]) for n in range(count)]
+    routers = [world.router(node_id(n), addresses[n], zones[n], seed=n in seeds) for n in range(count)]
     yield Cluster(list(routers), addresses, lambda number: world.kill(routers[number].node_id), zones)
 
 
-class TestMemoryRouter(RouterConformance):
-    def cluster(self, count: int, zones: list[str] | None = None) -> Any:
-        return memory_cluster(count, zones)
+class TestMemoryRouter(RouterConformance, LeaderConformance):
+    def cluster(self, count: int, zones: list[str] | None = None, *, seeds: Sequence[int] = ()) -> Any:
+        return memory_cluster(count, zones, seeds=seeds)
 
 
 async def test_what_was_only_said_is_found_until_it_is_unsaid(autojump_clock: Any) -> None:

@@ -167,7 +167,7 @@ async def test_peers_is_a_bootstrap_list(bench):
 async def test_find_a_digest(bench, autojump_clock):
     """Who has a digest, sorted by address, whether this node holds it, and how long the answer took."""
     bench.router.providers = [
-        Provider(THERE, REGISTRY_THERE, "b", complete=False),
+        Provider(THERE, REGISTRY_THERE, "b", complete=False, leading=True),
         Provider(HERE, Address("10.0.0.1", 29999)),
     ]
     assert await json_of(bench, f"/api/v1/find?digest={DIGEST}") == {
@@ -175,8 +175,8 @@ async def test_find_a_digest(bench, autojump_clock):
         "subject": str(DIGEST),
         "seconds": 0.0,
         "providers": [
-            {"node_id": "01" * 20, "address": "10.0.0.1:29999", "zone": "", "complete": True},
-            {"node_id": "02" * 20, "address": "10.0.0.2:29999", "zone": "b", "complete": False},
+            {"node_id": "01" * 20, "address": "10.0.0.1:29999", "zone": "", "complete": True, "leading": False},
+            {"node_id": "02" * 20, "address": "10.0.0.2:29999", "zone": "b", "complete": False, "leading": True},
         ],
         "held": True,
     }

@@ -17,7 +17,7 @@ import trio
 from p2pmirror.errors import Unreachable
 from p2pmirror.routing.dht.answers import aged
 from p2pmirror.routing.dht.liveness import Liveness
-from p2pmirror.routing.dht.messages import COMPLETE, SUSPECT, DialFailed, Found, NodeInfo, unpack_address
+from p2pmirror.routing.dht.messages import COMPLETE, LEADING, SUSPECT, DialFailed, Found, NodeInfo, unpack_address
 from p2pmirror.routing.dht.records import Record, Source
 from p2pmirror.routing.dht.rpc import Rpc
 from p2pmirror.routing.dht.search import find_providers
@@ -273,10 +273,14 @@ class _Following:
 def _provider(found: Found, info: NodeInfo) -> Provider:
     """Return what a holder says a node has, where the node says that it is."""
     tag = None if found.tag is None else found.tag.as_tag()
-    complete = found.state == COMPLETE
-    return Provider(NodeId(info.node_id), unpack_address(info.registry), info.zone, complete, tag)
+    return Provider(NodeId(info.node_id), unpack_address(info.registry), info.zone, *_how(found.state), tag)
 
 
 def _provider_of(record: Record, source: Source, now: float) -> Provider:
     tag = None if record.tag is None else aged(record.tag, now - record.said_at)
-    return Provider(record.node_id, source.registry, source.zone, record.state == COMPLETE, tag)
+    return Provider(record.node_id, source.registry, source.zone, *_how(record.state), tag)
+
+
+def _how(state: int) -> tuple[bool, bool]:
+    """Return whether a provider in a state has all of it, and whether it fetches it from upstream."""
+    return state == COMPLETE, state == LEADING

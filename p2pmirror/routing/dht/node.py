@@ -39,7 +39,7 @@ from p2pmirror.routing.dht.rpc import Rpc
 from p2pmirror.routing.dht.search import trace_providers
 from p2pmirror.routing.dht.view import View
 from p2pmirror.routing.metrics import RoutingMetrics
-from p2pmirror.routing.protocol import Checking, Key, Member, MemberState, Offer, Provider, Providers, Trace
+from p2pmirror.routing.protocol import Checking, Grant, Key, Member, MemberState, Offer, Provider, Providers, Trace
 from p2pmirror.wire.address import Address
 from p2pmirror.wire.binding import UNBOUND, Binding
 from p2pmirror.wire.identity import NodeId
@@ -154,6 +154,17 @@ class DhtRouter:
         """Say that this node no longer has these keys."""
         self._placement.withdraw(keys, trio.current_time())
         self._said()
+
+    async def want(self, key: Key) -> Grant:  # noqa: ARG002
+        """Let this node lead: nobody is asked yet."""
+        await trio.lowlevel.checkpoint()
+        return Grant(leads=True, leader=None, providers=())
+
+    def report(self, key: Key, count: int) -> None:
+        """Tell nobody yet."""
+
+    def resign(self, key: Key) -> None:
+        """Tell nobody yet."""
 
     async def trace(self, key: Key) -> Trace:
         """Look a key up by itself; see `protocol.Router.trace`. Before `run` the way is empty."""

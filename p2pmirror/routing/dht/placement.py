@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from random import Random
 
-from p2pmirror.routing.dht.messages import COMPLETE, PARTIAL, WITHDRAWN, Claim, Entry
+from p2pmirror.routing.dht.messages import COMPLETE, LEADING, PARTIAL, WITHDRAWN, Claim, Entry
 from p2pmirror.routing.protocol import Key, Offer
 from p2pmirror.wire.identity import NodeId
 
@@ -132,7 +132,7 @@ class Placement:
         tag = placed.offer.tag
         if tag is not None:
             tag = replace(tag, age_s=tag.age_s + max(0.0, now - placed.offer.since))
-        state = COMPLETE if placed.offer.complete else PARTIAL
+        state = LEADING if placed.offer.leading else COMPLETE if placed.offer.complete else PARTIAL
         return Entry(key, placed.sequence, state, None if tag is None else Claim.of(tag))
 
     def told(self, node_id: NodeId, entries: Iterable[Entry]) -> None:
