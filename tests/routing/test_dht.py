@@ -39,6 +39,7 @@ from p2pmirror.wire.binding import UNBOUND
 from p2pmirror.wire.identity import NodeId
 from p2pmirror.wire.memory import Link, MemoryNetwork, MemoryWorld
 from tests.routing.conformance import SETTLE_S, Cluster, RouterConformance, find_all, find_first, ids, key
+from tests.routing.leading import LeaderConformance
 from tests.wire.datagrams import inbox
 
 LAN = Link(latency_s=0.0002)
@@ -55,6 +56,7 @@ class World:
         self.networks: list[MemoryNetwork] = []
         self.registries: list[CollectorRegistry] = []
         self.scopes: list[trio.CancelScope] = []
+        self.seeds: Sequence[int] = ()
 
     def host(self, number: int) -> str:
         return f"10.0.{number // 200}.{number % 200 + 1}"
@@ -81,6 +83,7 @@ class World:
             Address(self.host(number), 29999),
             zone,
             parse(bootstrap).on(self.networks[number], MemoryFiles(), self.random) if bootstrap else None,
+            seed=number in self.seeds,
         )
         metrics = RoutingMetrics(self.registries[number])
         return DhtRouter(options, self.networks[number], random=Random(self.random.random()), metrics=metrics)
@@ -125,10 +128,11 @@ class World:
 
 @asynccontextmanager
 async def dht_world(
-    count: int, zones: list[str] | None = None, *, link: Link = LAN, seed: int = 1
+    count: int, zones: list[str] | None = None, *, link: Link = LAN, seed: int = 1, seeds: Sequence[int] = ()
 ) -> AsyncIterator[World]:
     async with trio.open_nursery() as nursery:
         world = World(nursery, link=link, seed=seed)
+        world.seeds = seeds
         for number in range(count):
             await world.start(world.add((zones or [""] * count)[number]))
         await world.until(lambda: all(each.joined and len(each.members()) == count - 1 for each in world.routers))
@@ -137,15 +141,17 @@ async def dht_world(
 
 
 @asynccontextmanager
-async def dht_cluster(count: int, zones: list[str] | None = None) -> AsyncIterator[Cluster]:
-    async with dht_world(count, zones) as world:
+async def dht_cluster(
+    count: int, zones: list[str] | None = None, *, seeds: Sequence[int] = ()
+) -> AsyncIterator[Cluster]:
+    async with dht_world(count, zones, seeds=seeds) as world:
         addresses = [Address(world.host(number), 29999) for number in range(count)]
         yield Cluster(list(world.routers), addresses, world.kill)
 
 
-class TestDhtRouter(RouterConformance):
+class TestDhtRouter(RouterConformance, LeaderConformance):
     def cluster(self, count: int, zones: list[str] | None = None, *, seeds: Sequence[int] = ()) -> Any:
-        return dht_cluster(count, zones)
+        return dht_cluster(count, zones, seeds=seeds)
 
 
 async def test_many_lost_and_doubled_datagrams(autojump_clock: Any) -> None:

@@ -8,22 +8,24 @@ Laws:
 """
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 import trio
 
+from p2pmirror.routing.dht.granting import Granting
+from p2pmirror.routing.dht.handing import found_of
 from p2pmirror.routing.dht.liveness import CHECK_S, Liveness
 from p2pmirror.routing.dht.messages import (
     MEMBERS_MAX,
     PARTIAL,
     AnyAnswer,
-    Claim,
     Contacts,
     DialFailed,
     FindNode,
     FindProviders,
-    Found,
     Goodbye,
     Knock,
+    Led,
     Members,
     MembersAfter,
     Noted,
@@ -32,16 +34,18 @@ from p2pmirror.routing.dht.messages import (
     Pong,
     Providers,
     Reached,
+    Report,
     Request,
+    Resign,
     Store,
     Stored,
-    pack_address,
+    Want,
     unpack_address,
 )
 from p2pmirror.routing.dht.records import Record
 from p2pmirror.routing.dht.rpc import Rpc
 from p2pmirror.routing.dht.view import View
-from p2pmirror.routing.protocol import Key, TagClaim
+from p2pmirror.routing.protocol import Key
 from p2pmirror.wire.address import Address
 from p2pmirror.wire.identity import NodeId
 
@@ -55,11 +59,12 @@ FLUSH_S = 0.001  # providers that answered their ping within this go out togethe
 class Answers:
     """Answers questions out of a view."""
 
-    def __init__(self, view: View, rpc: Rpc, liveness: Liveness, nursery: trio.Nursery) -> None:
-        """Run in `nursery` what takes a ping to answer."""
+    def __init__(self, view: View, rpc: Rpc, liveness: Liveness, granting: Granting, nursery: trio.Nursery) -> None:
+        """Run in `nursery` what takes a ping to answer; wants are answered by `granting`."""
         self._view = view
         self._rpc = rpc
         self._liveness = liveness
+        self._granting = granting
         self._nursery = nursery
         self._later = 0  # answers that wait for pings
 
@@ -97,6 +102,24 @@ class Answers:
                 return None
             case Knock():
                 return None  # the rpc gave it its cookie
+            case said:
+                return self._of_leaders(said, request, source, now)
+
+    def _of_leaders(
+        self, said: Want | Report | Resign | Led, request: Request, source: Address, now: float
+    ) -> AnyAnswer | None:
+        sender = NodeId(request.sender)
+        match said:
+            case Want():
+                self._granting.asked(said, sender, source, now, partial(self._rpc.reply, request, source))
+                return None
+            case Report():
+                self._granting.reported(said, sender, source, now)
+            case Resign():
+                self._granting.resigned(said, sender, source)
+            case Led():
+                self._granting.told(said, sender, source, now)
+        return Noted()
 
     def _providers(self, request: Request, source: Address, key: Key, zone: str) -> Providers:
         now = trio.current_time()
@@ -108,7 +131,7 @@ class Answers:
         closer = self._view.contacts(key, CONTACTS_WITH_RECORDS if fresh else CONTACTS_PER_PROVIDERS, but=sender)
         if stale:
             self._start(self._providers_later, request, source, stale)
-        return Providers(not stale, tuple(self._found(record, now) for record in fresh), closer)
+        return Providers(not stale, tuple(found_of(self._view.records, record, now) for record in fresh), closer)
 
     def _start(self, answer: Callable[..., Awaitable[None]], *args: object) -> None:
         """Have something answered later."""
@@ -151,7 +174,8 @@ class Answers:
         self._rpc.reply(request, source, self._part(confirmed, final=True))
 
     def _part(self, confirmed: list[Record], *, final: bool) -> Providers:
-        found = tuple(self._found(record, trio.current_time()) for record in confirmed if self._is_held(record))
+        now = trio.current_time()
+        found = tuple(found_of(self._view.records, each, now) for each in confirmed if self._is_held(each))
         confirmed.clear()
         return Providers(final, found, ())
 
@@ -166,23 +190,3 @@ class Answers:
         target = question.target
         alive = await self._liveness.reaches(NodeId(target.node_id), unpack_address(target.home))
         self._rpc.reply(request, source, Reached(alive))
-
-    def _found(self, record: Record, now: float) -> Found:
-        source = self._view.records.source(record.node_id)
-        assert source is not None
-        ttl_s = max(0, int(record.deadline - now))
-        claim = None if record.tag is None else Claim.of(aged(record.tag, now - record.said_at))
-        return Found(
-            record.node_id,
-            pack_address(source.router),
-            pack_address(source.registry),
-            source.zone,
-            record.state,
-            ttl_s,
-            claim,
-        )
-
-
-def aged(tag: TagClaim, by_s: float) -> TagClaim:
-    """Return a claim as it is so much later."""
-    return TagClaim(tag.digest, tag.media_type, tag.size, tag.age_s + by_s, tag.confirmed)

@@ -18,6 +18,7 @@ from p2pmirror.routing.dht.messages import (
     AnyAnswer,
     Contacts,
     Entry,
+    Granted,
     Malformed,
     Members,
     Message,
@@ -134,6 +135,8 @@ def _shorter(answer: AnyAnswer) -> AnyAnswer | None:
             return msgspec.structs.replace(answer, closer=answer.closer[:-1])
         if answer.found:
             return msgspec.structs.replace(answer, found=answer.found[:-1])
+    if isinstance(answer, Granted) and answer.found:
+        return msgspec.structs.replace(answer, found=answer.found[:-1])
     if isinstance(answer, Contacts) and answer.closer:
         return msgspec.structs.replace(answer, closer=answer.closer[:-1])
     if isinstance(answer, Members) and answer.infos:

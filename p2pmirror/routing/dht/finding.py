@@ -15,7 +15,7 @@ from typing import Self
 import trio
 
 from p2pmirror.errors import Unreachable
-from p2pmirror.routing.dht.answers import aged
+from p2pmirror.routing.dht.handing import aged
 from p2pmirror.routing.dht.liveness import Liveness
 from p2pmirror.routing.dht.messages import COMPLETE, LEADING, SUSPECT, DialFailed, Found, NodeInfo, unpack_address
 from p2pmirror.routing.dht.records import Record, Source
@@ -142,32 +142,53 @@ class Finder:
         for each in found:
             if each.node_id == self._view.own_id or lookup.has(NodeId(each.node_id)):
                 continue
-            known = self._view.members.get(NodeId(each.node_id))
-            is_sound = known is not None and known.state <= SUSPECT and not known.doubted
-            if known is not None and is_sound and known.info.router == each.router:
-                self._hand_on(lookup, holder, _provider(each, known.info))
+            provider = self._known_there(each)
+            if provider is not None:
+                self._hand_on(lookup, holder, provider)
             elif lookup.meets(NodeId(each.node_id)):
                 lookup.checking()
                 nursery.start_soon(self._meet_and_hand_on, each, holder, lookup)
 
     async def _meet_and_hand_on(self, found: Found, holder: NodeId, lookup: "_Lookup") -> None:
+        provider = await self._met_there(found)
+        if provider is not None:
+            self._hand_on(lookup, holder, provider)
+
+    def _known_there(self, found: Found) -> Provider | None:
+        """Return a provider that is known where the holder says that it is, and is not doubted."""
+        known = self._view.members.get(NodeId(found.node_id))
+        if known is None or known.state > SUSPECT or known.doubted or known.info.router != found.router:
+            return None
+        return _provider(found, known.info)
+
+    async def _met_there(self, found: Found) -> Provider | None:
         """Ping a provider where the holder says that it is; what it says of itself then counts."""
         node_id = NodeId(found.node_id)
         if await self._liveness.check(node_id, unpack_address(found.router)):
             known = self._view.members.get(node_id)
             if known is not None and known.info.router == found.router:  # else it moves, which takes a second
-                self._hand_on(lookup, holder, _provider(found, known.info))
+                return _provider(found, known.info)
+        return None
+
+    async def vouch(self, holder: NodeId, found: Found) -> Provider | None:
+        """Return a provider that a holder names in answer to a want, as `find` does: known there, or pinged now."""
+        provider = self._known_there(found) or await self._met_there(found)
+        if provider is not None:
+            self._remember(holder, provider)
+        return provider
 
     def _hand_on(self, lookup: "_Lookup", holder: NodeId, provider: Provider) -> None:
-        own_id = self._view.own_id
-        if provider.node_id == own_id:
-            return
-        if holder != own_id:
+        if provider.node_id != self._view.own_id:
+            self._remember(holder, provider)
+            lookup.found(provider)
+
+    def _remember(self, holder: NodeId, provider: Provider) -> None:
+        """Remember who named a provider."""
+        if holder != self._view.own_id:
             self._handed_out.setdefault(provider.node_id, set()).add(holder)
             self._handed_out.move_to_end(provider.node_id)
             if len(self._handed_out) > HANDED_OUT_MAX:
                 self._handed_out.popitem(last=False)
-        lookup.found(provider)
 
     def _forget(self, key: Key, lookup: "_Lookup") -> None:
         """Let the next asker begin a new lookup."""

@@ -48,12 +48,12 @@ class Join:
         self._wake = trio.Event()
         self._knock_now = False
         self._learns_again = False  # because the cluster has shrunk
-        self.joined = False
+        self.ended = trio.Event()  # the first join
 
     async def run(self) -> None:
         """Join, and look after it until cancelled."""
         await self._attempt()
-        self.joined = True
+        self.ended.set()
         async with trio.open_nursery() as nursery:
             if self._bootstrap is not None:
                 nursery.start_soon(self._follow, self._bootstrap)

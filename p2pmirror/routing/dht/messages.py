@@ -62,6 +62,7 @@ class NodeInfo(Part, frozen=True):
     router: Annotated[bytes, Meta(max_length=18)]
     registry: _Home
     zone: _Zone
+    seed: bool = False  # whether it prefers to lead
 
     def __post_init__(self) -> None:
         unpack_address(self.registry)
@@ -222,6 +223,38 @@ class Knock(Question, frozen=True, tag=9):
     """Give me a cookie: what is sent in place of every first question, which would be answered by a cookie alone."""
 
 
+class Want(Question, frozen=True, tag=10):
+    """Who fetches this from upstream? This is me, and the number of my lease in this life if I am to."""
+
+    key: _Id
+    info: NodeInfo
+    term: _Count
+
+
+class Report(Question, frozen=True, tag=11):
+    """I lead this, and have so many bytes of it."""
+
+    key: _Id
+    info: NodeInfo
+    term: _Count
+    count: _Count
+
+
+class Resign(Question, frozen=True, tag=12):
+    """I lead this no more."""
+
+    key: _Id
+    term: _Count
+
+
+class Led(Question, frozen=True, tag=13):
+    """Somebody leads this, or is to: a holder tells the others. An empty `router` is the teller's own."""
+
+    key: _Id
+    leader: NodeInfo
+    term: _Count
+
+
 class Answer(Part, frozen=True):
     """What a question gets."""
 
@@ -278,8 +311,30 @@ class Challenge(Answer, frozen=True, tag=39):
     clock_ms: _Count
 
 
-AnyQuestion = Ping | PingThrough | FindNode | FindProviders | Store | MembersAfter | Goodbye | DialFailed | Knock
-AnyAnswer = Pong | Reached | Contacts | Providers | Stored | Members | Noted | Challenge
+class Granted(Answer, frozen=True, tag=40):
+    """You fetch it (`leads`), or this one does; these have it, or a part. Neither: one of these has all of it."""
+
+    leads: bool
+    leader: Found | None
+    found: Annotated[tuple[Found, ...], Meta(max_length=RECORDS_MAX)]
+
+
+AnyQuestion = (
+    Ping
+    | PingThrough
+    | FindNode
+    | FindProviders
+    | Store
+    | MembersAfter
+    | Goodbye
+    | DialFailed
+    | Knock
+    | Want
+    | Report
+    | Resign
+    | Led
+)
+AnyAnswer = Pong | Reached | Contacts | Providers | Stored | Members | Noted | Challenge | Granted
 
 _News = Annotated[tuple[News, ...], Meta(max_length=NEWS_MAX)]
 

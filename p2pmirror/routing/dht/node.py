@@ -17,6 +17,7 @@ from p2pmirror.routing.bootstrap import Bootstrap
 from p2pmirror.routing.dht.answers import Answers
 from p2pmirror.routing.dht.codec import NullSeal, Seal
 from p2pmirror.routing.dht.finding import Finder
+from p2pmirror.routing.dht.granting import Granting
 from p2pmirror.routing.dht.join import Join
 from p2pmirror.routing.dht.liveness import Liveness
 from p2pmirror.routing.dht.lookup import HOLDERS
@@ -30,6 +31,8 @@ from p2pmirror.routing.dht.messages import (
     Ping,
     Pong,
     Reply,
+    Report,
+    Want,
     pack_address,
     unpack_address,
 )
@@ -38,6 +41,7 @@ from p2pmirror.routing.dht.publish import Publisher
 from p2pmirror.routing.dht.rpc import Rpc
 from p2pmirror.routing.dht.search import trace_providers
 from p2pmirror.routing.dht.view import View
+from p2pmirror.routing.dht.wanting import ALONE, Wanting
 from p2pmirror.routing.metrics import RoutingMetrics
 from p2pmirror.routing.protocol import Checking, Grant, Key, Member, MemberState, Offer, Provider, Providers, Trace
 from p2pmirror.wire.address import Address
@@ -59,6 +63,7 @@ class DhtOptions:
     registry: Address
     zone: str = ""
     bootstrap: Bootstrap | None = None
+    seed: bool = False  # whether this node prefers to fetch from upstream what others want
     holders: int = HOLDERS  # nodes that keep each record: the same number in the whole cluster
     bucket_contacts_max: int | None = None  # the paper's k, to compare with it; the table's places bind otherwise
 
@@ -82,6 +87,8 @@ class _Running:
     join: Join
     publisher: Publisher
     finder: Finder
+    granting: Granting
+    wanting: Wanting
 
 
 class DhtRouter:
@@ -107,12 +114,15 @@ class DhtRouter:
         self._metrics = metrics
         self._seal = seal or NullSeal()
         self._clock_ms = clock_ms or _own_clock_ms
-        own = NodeInfo(options.node_id, options.boot_id, 0, b"", pack_address(options.registry), options.zone)
+        own = NodeInfo(
+            options.node_id, options.boot_id, 0, b"", pack_address(options.registry), options.zone, options.seed
+        )
         holders, k = options.holders, options.bucket_contacts_max
         self._view = View(own, random, holders=holders, bucket_contacts_max=k)
         self._view.on_change = self._changed
         for state in ("alive", "suspect", "gone"):
             metrics.members.labels(state).set_function(partial(self._count, state))
+        metrics.leases.set_function(lambda: self._view.leases.live(trio.current_time()))
         self._placement = Placement(random)
         self._running: _Running | None = None
         self._left = False
@@ -125,7 +135,7 @@ class DhtRouter:
     @property
     def joined(self) -> bool:
         """Whether the first join has ended."""
-        return self._running is not None and self._running.join.joined
+        return self._running is not None and self._running.join.ended.is_set()
 
     @property
     def address(self) -> Address | None:
@@ -155,16 +165,26 @@ class DhtRouter:
         self._placement.withdraw(keys, trio.current_time())
         self._said()
 
-    async def want(self, key: Key) -> Grant:  # noqa: ARG002
-        """Let this node lead: nobody is asked yet."""
-        await trio.lowlevel.checkpoint()
-        return Grant(leads=True, leader=None, providers=())
+    async def want(self, key: Key) -> Grant:
+        """Ask who fetches a key from upstream; see `protocol.Router.want`. Before `run` this node does."""
+        if self._running is None:
+            await trio.lowlevel.checkpoint()
+            return ALONE
+        return await self._running.wanting.want(key)
 
     def report(self, key: Key, count: int) -> None:
-        """Tell nobody yet."""
+        """Say that this node, which leads a key, has so many bytes of it; the holders are told some times a second."""
+        if self._running is not None:
+            self._running.wanting.report(key, count)
 
     def resign(self, key: Key) -> None:
-        """Tell nobody yet."""
+        """Say that this node leads a key no more.
+
+        Nobody is told where it says that it has all of it: until the holders know that, nobody shall be granted it.
+        """
+        if self._running is not None:
+            offer = self._placement.offer(key)
+            self._running.wanting.resign(key, quietly=offer is not None and offer.complete)
 
     async def trace(self, key: Key) -> Trace:
         """Look a key up by itself; see `protocol.Router.trace`. Before `run` the way is empty."""
@@ -209,13 +229,15 @@ class DhtRouter:
         try:
             async with trio.open_nursery() as nursery:
                 running = self._running = self._parts(datagrams, nursery)
-                answers = Answers(self._view, running.rpc, running.liveness, nursery)
+                answers = Answers(self._view, running.rpc, running.liveness, running.granting, nursery)
                 nursery.start_soon(datagrams.deliver, partial(self._taken, running, answers))
                 nursery.start_soon(self._serve, running)
                 task_status.started()
         finally:
             if self._running is not None:
                 self._running.finder.close()
+                self._running.granting.close()
+                self._running.wanting.close()
             self._running = None
             with trio.CancelScope(shield=True, deadline=trio.current_time() + LEAVE_S):
                 await datagrams.aclose()
@@ -250,7 +272,13 @@ class DhtRouter:
         join = Join(self._view, rpc, meeting, bootstrap=self._options.bootstrap)
         publisher = Publisher(self._placement, self._view, rpc)
         finder = Finder(self._view, rpc, liveness, nursery=nursery, metrics=self._metrics, random=self._random)
-        return _Running(nursery, trio.CancelScope(), datagrams, rpc, liveness, meeting, join, publisher, finder)
+        granting = Granting(self._view, rpc, liveness, nursery)
+        wanting = Wanting(
+            self._view, rpc, liveness, finder, granting, joined=join.ended, nursery=nursery, metrics=self._metrics
+        )
+        return _Running(
+            nursery, trio.CancelScope(), datagrams, rpc, liveness, meeting, join, publisher, finder, granting, wanting
+        )
 
     async def _serve(self, running: _Running) -> None:
         with running.services:
@@ -275,7 +303,9 @@ class DhtRouter:
             else:
                 self._view.heard(sender, source, now)
         elif not self._left:
-            if not isinstance(message.question, (Ping, Goodbye)):  # which tell more, to those who answer them
+            if not isinstance(
+                message.question, (Ping, Goodbye, Want, Report)
+            ):  # which tell more, to those who answer them
                 self._view.heard(sender, source, now)
             answers.answer(message, source)
 

@@ -52,6 +52,11 @@ class Placement:
     def __len__(self) -> int:
         return len(self._keys) - self._withdrawn
 
+    def offer(self, key: Key) -> Offer | None:
+        """Return what is said of a key."""
+        placed = self._keys.get(key)
+        return None if placed is None else placed.offer
+
     def advertise(self, offers: Mapping[Key, Offer], now: float) -> None:
         """Say these; what is said already in the same words is not said again."""
         for key, offer in offers.items():

@@ -104,15 +104,23 @@ class Records:
             self._forget(source)
         return taken
 
-    def find(self, key: Key, zone: str, now: float, random: Random, *, but: NodeId) -> list[Record]:
-        """Return at most 16 living records of a key, those of providers in `zone` first, none of `but`."""
+    def find(
+        self, key: Key, zone: str, now: float, random: Random, *, but: NodeId, state: int | None = None
+    ) -> list[Record]:
+        """Return at most 16 living records of a key, those of providers in `zone` first, none of `but`.
+
+        `state`: only those that say this.
+        """
         held = self._by_key.get(key)
         if not held:
             return []
         living = [
             record
             for record in held.values()
-            if record.state != WITHDRAWN and now < record.deadline and record.node_id != but
+            if record.state != WITHDRAWN
+            and state in {None, record.state}
+            and now < record.deadline
+            and record.node_id != but
         ]
         if len(living) > 1:
             random.shuffle(living)

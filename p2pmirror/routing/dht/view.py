@@ -1,8 +1,8 @@
-"""What this node knows of the cluster: members, routing table and records, kept in agreement.
+"""What this node knows of the cluster: members, routing table, records and leases, kept in agreement.
 
 Laws:
-- the table's contacts are the members that are present, and the records of whoever is gone are dropped in the same
-  step;
+- the table's contacts are the members that are present, and the records and leases of whoever is gone are dropped in
+  the same step;
 - whom the table has no place for is a member in passing: it may store, ask and be handed out, and nobody is told;
 - only a node that was heard itself becomes a member; introductions by others are addresses to ping;
 - a node id speaks from one address: another address is believed once the known one does not answer;
@@ -28,6 +28,7 @@ from p2pmirror.routing.dht.messages import (
 )
 from p2pmirror.routing.dht.records import Records
 from p2pmirror.routing.dht.table import Table
+from p2pmirror.routing.leases import Leases
 from p2pmirror.wire.address import Address
 from p2pmirror.wire.identity import NodeId
 
@@ -52,6 +53,7 @@ class View:
         self.members = Membership(own, random)
         self.table = Table(NodeId(own.node_id), bucket_contacts_max=bucket_contacts_max)
         self.records = Records()
+        self.leases = Leases()
         self.random = random
         self.on_change: Callable[[Change], None] = lambda _: None
         self.meet: Callable[[Address], None] = lambda _: None
@@ -180,6 +182,7 @@ class View:
         """Let suspicions and records end."""
         self.members.tick(now)
         self.records.expire(now)
+        self.leases.expire(now)
         self._settle()
 
     def closest(self, target: bytes, count: int) -> list[NodeId]:
@@ -247,6 +250,7 @@ class View:
             if change.kind == "gone":
                 self.table.forget(change.node_id)
                 self.records.drop(change.node_id)
+                self.leases.gone(change.node_id)
             self.on_change(change)
 
 
@@ -257,4 +261,5 @@ def _says_the_same(one: NodeInfo, other: NodeInfo) -> bool:
         and one.incarnation == other.incarnation
         and one.registry == other.registry
         and one.zone == other.zone
+        and one.seed == other.seed
     )
