@@ -16,8 +16,9 @@ CANCELLED: Final[dict[str, tuple[str, ...]]] = {
         "config.keyfile.KeyFile: load",
     ),
     "tests/hostile/test_cancellation.py::test_look_ups": (
-        "routing.dht.node.DhtRouter: trace",
+        "routing.dht.node.DhtRouter: trace want",
         "routing.dht.search: trace_providers",
+        "routing.dht.wanting.Wanting: want",
     ),
     "tests/hostile/test_cancellation.py::test_questions_to_peers": (
         "peers.client.HttpAnswer: receive_into",
@@ -260,6 +261,7 @@ EXEMPT: Final[dict[str, tuple[str, ...]]] = {
     ),
     "a thin wrapper: of a question, a sleep, a call or a file, which has an entry here": (
         "config.trust: load_trust",
+        "routing.dht.finding.Finder: vouch",
         "resolve.confirmed.Confirmed: forget",
         "resolve.passing.Passage: go_on",
         "resolve.through.Through: document told",
@@ -286,7 +288,7 @@ EXEMPT: Final[dict[str, tuple[str, ...]]] = {
     "it does not wait": (
         "front.admission.Everybody: admit",
         "resolve.hashing: hashing_inline",
-        "routing.memory.MemoryRouter: leave trace",
+        "routing.memory.MemoryRouter: leave trace want",
         "store.cache.incoming.CacheIncoming: is_right",
         "upstream.credentials.source.NoSource: login",
         "wire.hosts.HostNetwork: source_host",

@@ -76,7 +76,7 @@ async def test_questions_for_members(autojump_clock: Any) -> None:
 
 
 async def test_look_ups(autojump_clock: Any) -> None:
-    """Finding and tracing, cancelled anywhere, leave no question unanswered for longer than a question lives."""
+    """Finding, tracing and wanting, cancelled anywhere, leave no question unanswered for longer than a question lives."""
     async with cluster(keyed=False) as (target, _):
         await live(target)
         tasks = trio.lowlevel.current_statistics().tasks_living
@@ -88,7 +88,15 @@ async def test_look_ups(autojump_clock: Any) -> None:
             assert not left & set(target.rpc._pending)
             assert await find_all(target.router, key(11))
 
-        for look_up in (lambda: find_all(target.router, key(99)), lambda: target.router.trace(key(11))):
+        async def want(number: int) -> None:
+            await target.router.want(key(number))
+
+        far = next(n for n in range(99) if not target.router._view.closest(key(n), 1) == [target.router.node_id])
+        for look_up in (
+            lambda: find_all(target.router, key(99)),
+            lambda: target.router.trace(key(11)),
+            lambda: want(far),
+        ):
             assert await cancel_at_every_checkpoint(look_up, check) > 0
 
 

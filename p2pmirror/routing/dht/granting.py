@@ -166,7 +166,7 @@ class Granting:
             for node_id, address in stale.items():
                 nursery.start_soon(ping, node_id, address)
             if leader is not None and leader.node_id not in stale:
-                nursery.start_soon(ping, leader.node_id, leader.router)
+                nursery.start_soon(self._liveness.reaches, leader.node_id, leader.router)
         for asker in self._waiting.pop(key).values():
             granted = self._decide(key, asker, pinged=True)
             assert granted is not None, "who was pinged is there or not"
