@@ -14,7 +14,8 @@ from typing import Final
 
 import trio
 
-from p2pmirror.routing.dht import liveness, meeting, members, records, rpc, table
+from p2pmirror.routing import leases
+from p2pmirror.routing.dht import granting, liveness, meeting, members, records, rpc, table, wanting
 from p2pmirror.routing.dht import view as views
 from p2pmirror.routing.dht.codec import DATAGRAM_BYTES_MAX, Fitter, NullSeal, Seal, decode
 from p2pmirror.routing.dht.messages import (
@@ -152,7 +153,11 @@ class Adversary:
         """Answer what a member must answer so that it is one; None for all else."""
         if isinstance(request.question, Ping):
             return Pong(self.info, int(1000 * self.sim.now))
-        return Noted() if request.question.__class__.__name__ in {"Goodbye", "DialFailed"} else None
+        return (
+            Noted()
+            if request.question.__class__.__name__ in {"Goodbye", "DialFailed", "Led", "Report", "Resign"}
+            else None
+        )
 
 
 class Victim:
@@ -340,7 +345,13 @@ def sizes(router: DhtRouter) -> Iterable[tuple[str, int, int]]:
     yield "records", len(held), records.RECORDS_HELD_MAX
     yield "sources of records", len(held._sources), len(held)
     yield "ends of records", len(held._ends), 2 * (len(held) + records.STALE_ENDS_MAX)
+    yield "leases", len(view.leases), leases.LEASES_MAX
+    yield "hosts of leases", len(view.leases._hosts), len(view.leases)
     if running is not None:
+        yield "wants that wait", running.granting.waiting, granting.WAITING_MAX
+        yield "leases told of", running.granting._telling, granting.TELLING_MAX
+        yield "keys led", len(running.wanting._led), wanting.LED_MAX
+        yield "words of a leader", running.wanting._saying, wanting.SAYING_MAX
         yield "questions", running.rpc.pending, rpc.PENDING_MAX
         yield "correspondents", len(running.rpc._correspondents), rpc.CORRESPONDENTS_MAX
         yield "addresses to meet", len(running.meeting._waiting), meeting.WAITING_MAX

@@ -21,12 +21,16 @@ from p2pmirror.routing.dht.messages import (
     Entry,
     FindNode,
     FindProviders,
+    Led,
     MembersAfter,
     News,
     NodeInfo,
     PingThrough,
+    Report,
     Request,
+    Resign,
     Store,
+    Want,
     pack_address,
 )
 from p2pmirror.wire.address import Address
@@ -38,7 +42,14 @@ from simulations.world import Simulation
 
 RECORDS_TTL_S = 60  # of the flood's records: what they take is free again after it
 AFTER_S = 20.0  # after a flood members are as before within this, and all is found
-PEAKS = ("records", "members", "gone members", "questions", "addresses to meet")  # figures, the most of any node
+PEAKS = (
+    "records",
+    "leases",
+    "members",
+    "gone members",
+    "questions",
+    "addresses to meet",
+)  # figures, the most of any node
 STEP_S = 0.01  # a burst each
 TASKS_MORE = 200  # tasks of all nodes together that a flood may leave behind for a moment: checks under way
 
@@ -88,9 +99,7 @@ async def floods(sim: Simulation, parameters: FloodsParameters) -> Mapping[str, 
     flood.close()
     said = {"flood_bytes": flood.sent_bytes, "answered_bytes": flood.received_bytes}
     found.holds(during.found == during.lookups, f"{during.lookups - during.found} of {during.lookups} found nobody")
-    peak = {
-        name: siege.total(name) for name in ("records", "members", "gone members", "questions", "addresses to meet")
-    }
+    peak = {name: siege.total(name) for name in PEAKS}
     members_s = await sim.checks.declare("members are as before").within(AFTER_S, siege.strange)
     found_s = await sim.checks.declare("everything is found afterwards").within(AFTER_S, siege.all_found)
     await trio.sleep(RECORDS_TTL_S + 5.0)
@@ -134,6 +143,8 @@ class Flood(Adversary):
         kinds: list[Callable[[Address], object]] = [
             self._questions,
             self._stores,
+            self._leases,
+            self._leaders,
             self._introductions,
             self._errands,
             self._unbound,
@@ -159,6 +170,22 @@ class Flood(Adversary):
         entries = tuple(Entry(self._id(), 1, COMPLETE) for _ in range(self.random.choice((0, 30))))
         store = Store(self.random.randbytes(8), pack_address(self.registry), "", RECORDS_TTL_S, entries)
         self.ask(to, store, sender=self._id() if self.random.random() < 0.5 else None)
+
+    def _leases(self, to: Address) -> None:
+        """Lead whatever comes to mind, and say so."""
+        info = self.info
+        if self.random.random() < 0.3:
+            info = NodeInfo(self._id(), self.random.randbytes(8), 0, b"", pack_address(self.registry), "")
+        words = Want(self._id(), info, 1), Report(self._id(), info, 1, 5), Resign(self._id(), 1)
+        self.ask(to, self.random.choice(words), sender=NodeId(info.node_id))
+
+    def _leaders(self, to: Address) -> None:
+        """Say of somebody who has nothing to do with it that he leads, and ask for that."""
+        key = self._id()
+        home = pack_address(Address(self.named.address.host, self.random.randint(1, 65535)))
+        info = NodeInfo(self._id(), self.random.randbytes(8), 0, home, home, "")
+        self.naming_bytes += len(self.ask(to, Led(key, info, 1)))
+        self.naming_bytes += len(self.ask(to, Want(key, self.info, 1)))
 
     def _introductions(self, to: Address) -> None:
         news = []

@@ -76,7 +76,7 @@ async def test_questions_for_members(autojump_clock: Any) -> None:
 
 
 async def test_look_ups(autojump_clock: Any) -> None:
-    """Finding, tracing and wanting, cancelled anywhere, leave no question unanswered for longer than a question lives."""
+    """Finding, tracing and wanting, cancelled anywhere, leave no question open for longer than a question lives."""
     async with cluster(keyed=False) as (target, _):
         await live(target)
         tasks = trio.lowlevel.current_statistics().tasks_living
@@ -91,7 +91,7 @@ async def test_look_ups(autojump_clock: Any) -> None:
         async def want(number: int) -> None:
             await target.router.want(key(number))
 
-        far = next(n for n in range(99) if not target.router._view.closest(key(n), 1) == [target.router.node_id])
+        far = next(n for n in range(99) if target.router._view.closest(key(n), 1) != [target.router.node_id])
         for look_up in (
             lambda: find_all(target.router, key(99)),
             lambda: target.router.trace(key(11)),

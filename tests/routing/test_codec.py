@@ -12,6 +12,7 @@ from p2pmirror.routing.dht.codec import DATAGRAM_BYTES_MAX, Fitter, NullSeal, Un
 from p2pmirror.routing.dht.messages import (
     ALIVE,
     COMPLETE,
+    LEADING,
     NO_COOKIE,
     Challenge,
     Claim,
@@ -19,6 +20,7 @@ from p2pmirror.routing.dht.messages import (
     Contacts,
     Entry,
     Found,
+    Granted,
     Knock,
     Malformed,
     Members,
@@ -46,7 +48,7 @@ values: Any = st.recursive(
     | st.floats()
     | st.text(max_size=30)
     | st.binary(max_size=30)
-    | st.sampled_from([bytes(20), bytes(8), HOME, "q", "r", *range(1, 40)]),
+    | st.sampled_from([bytes(20), bytes(8), HOME, "q", "r", *range(1, 48)]),
     lambda inner: st.lists(inner, max_size=7) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
     max_leaves=30,
 )
@@ -101,7 +103,11 @@ CLAIM = [0, bytes(32), "a/b", 5, 1.0, True]
 PROVIDERS = ["r", bytes(8), bytes(20), [35, True, [[bytes(20), HOME, HOME, "", 2, 600, CLAIM]], []], []]
 NEWS = ["r", bytes(8), bytes(20), [38], [[bytes(20), bytes(8), 0, 0, [bytes(20), bytes(8), 0, HOME, HOME, ""]]]]
 STORE = ["q", bytes(8), bytes(20), b"", [5, bytes(8), HOME, "", 60, [[bytes(20), 1, 2, None]]], []]
-GOOD = [PING, CONTACTS, PROVIDERS, NEWS, STORE]
+WANT = ["q", bytes(8), bytes(20), b"", [10, bytes(20), [bytes(20), bytes(8), 0, b"", HOME, "", True], 7], []]
+REPORT = ["q", bytes(8), bytes(20), b"", [11, bytes(20), [bytes(20), bytes(8), 0, b"", HOME, ""], 7, 2**40], []]
+LED = ["q", bytes(8), bytes(20), b"", [13, bytes(20), [bytes(20), bytes(8), 0, HOME, HOME, ""], 7], []]
+GRANTED = ["r", bytes(8), bytes(20), [40, False, [bytes(20), HOME, HOME, "", 3, 2, None], []], []]
+GOOD = [PING, CONTACTS, PROVIDERS, NEWS, STORE, WANT, REPORT, LED, GRANTED]
 
 
 def put(tree: Any, path: list[int], value: Any) -> Any:
@@ -151,6 +157,17 @@ def test_the_examples_are_messages(tree: Any) -> None:
         (NEWS, [4, 0, 0], b"x" * 20),
         (NEWS, [4, 0, 3], 4),
         (NEWS, [4, 0, 4, 3], b""),
+        (WANT, [4, 1], bytes(19)),
+        (WANT, [4, 2], None),
+        (WANT, [4, 2, 4], bytes(6)),
+        (WANT, [4, 2, 6], 1),
+        (WANT, [4, 3], -1),
+        (REPORT, [4, 4], 2**63),
+        (REPORT, [4, 4], 1.5),
+        (LED, [4, 2, 3], b"\x0a\x00\x00\x01\x00\x00"),
+        (GRANTED, [3, 1], 0),
+        (GRANTED, [3, 2, 4], 0),
+        (GRANTED, [3, 3], [[bytes(20), HOME, HOME, "", 2, 600]] * 17),
         (STORE, [4, 5, 0, 2], 4),
         (STORE, [4, 5], [[bytes(20), 1, 2, None]] * 65),
     ],
@@ -202,13 +219,26 @@ def test_what_is_too_long_is_cut_from_the_end() -> None:
     assert isinstance(cut.answer, Providers)
     assert len(cut.answer.closer) == 8
     assert cut.answer.found == found[: len(cut.answer.found)] != ()
+    named = Found(bytes(20), HOME, HOME, "z" * 63, LEADING, 2)
+    granted = decode(FITTER.encode(reply(Granted(False, named, found))))
+    assert isinstance(granted, Reply)
+    assert isinstance(granted.answer, Granted)
+    assert granted.answer.leader == named
+    assert granted.answer.found == found[: len(granted.answer.found)] != ()
     members = decode(FITTER.encode(reply(Members(True, tuple(info(n) for n in range(20))))))
     assert isinstance(members, Reply)
     assert isinstance(members.answer, Members)
     assert not members.answer.last
     shorter = Fitter(200).encode(reply(Contacts(contacts)))
     assert len(shorter) <= 200
-    for answer in (Reached(alive=True), Noted(), Contacts(()), Members(True, ()), Providers(True, (), ())):
+    for answer in (
+        Reached(alive=True),
+        Noted(),
+        Contacts(()),
+        Members(True, ()),
+        Providers(True, (), ()),
+        Granted(True, None, ()),
+    ):
         with pytest.raises(ValueError, match="a message of"):
             Fitter(10).encode(reply(answer))
 

@@ -19,14 +19,18 @@ from p2pmirror.routing.dht.messages import (
     FindProviders,
     Goodbye,
     Knock,
+    Led,
     MembersAfter,
     NodeInfo,
     Noted,
     Ping,
     PingThrough,
     Reply,
+    Report,
     Request,
+    Resign,
     Store,
+    Want,
     pack_address,
 )
 from p2pmirror.routing.dht.node import DhtOptions, DhtRouter
@@ -344,6 +348,12 @@ async def test_a_stranger_gets_a_cookie_and_no_more_bytes_than_it_sent(autojump_
             FindProviders(bytes(20), ""),
         ]
         questions += [Store(b"b" * 8, info.registry, "", 60, ()), MembersAfter(bytes(20)), Goodbye(b"b" * 8)]
+        questions += [
+            Want(bytes(20), info, 1),
+            Report(bytes(20), info, 1, 5),
+            Resign(bytes(20), 1),
+            Led(bytes(20), info, 1),
+        ]
         for question in [*questions, DialFailed(bytes(20))]:
             sent = NullSeal().seal(encode(Request(b"i" * 8, b"s" * 20, b"wrong!!!" + bytes(24), question)), UNBOUND)
             port.send(sent, target)
@@ -355,6 +365,7 @@ async def test_a_stranger_gets_a_cookie_and_no_more_bytes_than_it_sent(autojump_
             assert isinstance(reply, Reply)
             assert isinstance(reply.answer, Challenge)
         assert len(world.routers[0].members()) == 1
+        assert len(world.routers[0]._view.leases) == 0
 
 
 async def test_whoever_is_pinged_has_the_cookie_for_the_way_back(autojump_clock: Any) -> None:

@@ -146,6 +146,13 @@ async def live(target: Target) -> None:
         for each in range(0, 40, 7):
             await find_all(router, key(each + number))
         await router.trace(key(number))
+    for number, router in enumerate(target.routers):
+        for each in range(6):
+            await router.want(key(100 + each))
+            if each % 4 == number:
+                router.report(key(100 + each), 1 << 20)
+        if number == 2:
+            router.resign(key(102))
     target.routers[3].failed(target.routers[2].node_id)
     target.routers[1].withdraw([key(10)])
     await trio.sleep(20)
