@@ -6,6 +6,7 @@ Laws:
 - only its leader prolongs or ends a lease; whoever reports one that is another's is ignored;
 - a leader that only others named, a seed or the one of whom another holder tells, has `LEASE_S` to speak for itself;
   else it is passed over for a while, so that nobody can keep a key from being fetched by naming somebody who does not;
+- the seed that led last is not named next: it fell silent, or failed;
 - a copy of a question that comes after the resignation starts nothing: leases of one life of a node count up (`term`);
 - whatever is said, what is kept has a limit; where there is no room the host with most leases gives up its oldest.
 
@@ -22,7 +23,7 @@ from p2pmirror.wire.identity import NodeId
 
 LEASES_MAX = 16_384  # leases, some 500 bytes each: a thousand nodes that fetch 16 blobs each, all at one holder
 PER_HOST_MAX = 2_048  # leases that one host took or told of: a node that brings in a registry's worth of small blobs
-PASSED_OVER_S = 10.0  # a leader that was named and did not speak is not named again so soon
+PASSED_OVER_S = 10.0  # a leader that did not speak, or fell silent, is not named again so soon
 RESIGNED_S = 60.0  # a resignation is remembered so long: copies that it overtook have arrived by then
 
 
@@ -63,7 +64,7 @@ class Lease:
 
     def kept_until(self) -> float:
         """Return when it is to be forgotten."""
-        return self.deadline + (RESIGNED_S if self.resigned else 0.0 if self.spoke else PASSED_OVER_S)
+        return self.deadline + (RESIGNED_S if self.resigned else PASSED_OVER_S)
 
     def is_same(self, leader: Leader) -> bool:
         """Whether it is the lease of this node, in this life and at this place."""
@@ -105,7 +106,8 @@ class Leases:
         elif lease is not None and lease.is_over(asker, term):
             return asker
         elif lease is None or lease.spoke:
-            seed = seed_of(key, seeds)
+            last = None if lease is None else lease.leader.node_id
+            seed = seed_of(key, (each for each in seeds if each.node_id != last))
             if seed is not None:
                 self._put(key, Lease(seed, 0, asker.router.host, now + LEASE_S, spoke=False))
                 return seed

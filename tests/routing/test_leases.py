@@ -152,7 +152,9 @@ def test_a_seed_is_named_and_passed_over_when_it_says_nothing() -> None:
     assert leases.wants(key(1), leader(1), 1, 2 * LEASE_S, seeds=seeds) == named
     assert leases.wants(key(1), named, 1, 2 * LEASE_S + 0.1) == named
     assert leases.reports(key(1), named, 1, 5, 3 * LEASE_S)
-    assert leases.wants(key(1), leader(1), 1, 4 * LEASE_S, seeds=seeds) == named
+    assert leases.wants(key(1), leader(1), 1, 5 * LEASE_S, seeds=seeds) == other
+    leases.resigns(key(1), other.node_id, other.router, 0)
+    assert leases.wants(key(1), leader(1), 1, 5 * LEASE_S, seeds=[other]) == leader(1)
 
 
 def test_seeds_share_the_keys() -> None:
@@ -164,15 +166,13 @@ def test_seeds_share_the_keys() -> None:
     assert seed_of(key(1), ()) is None
 
 
-@pytest.mark.parametrize("kept_s", [LEASE_S, LEASE_S + PASSED_OVER_S, LEASE_S + RESIGNED_S])
-def test_what_has_ended_is_forgotten(kept_s: float) -> None:
-    """A lease with its silence, a name after a while, a resignation after a minute: not before, and nothing is left."""
+@pytest.mark.parametrize("resigned", [False, True])
+def test_what_has_ended_is_forgotten(resigned: bool) -> None:
+    """Who fell silent after a while, who resigned after a minute: not before, and nothing is left."""
+    kept_s = LEASE_S + (RESIGNED_S if resigned else PASSED_OVER_S)
     leases = Leases()
-    if kept_s == LEASE_S + PASSED_OVER_S:
-        leases.told(key(1), leader(1), 1, "10.9.9.9", 0.0)
-    else:
-        leases.wants(key(1), leader(1), 1, 0.0)
-    if kept_s == LEASE_S + RESIGNED_S:
+    leases.wants(key(1), leader(1), 1, 0.0)
+    if resigned:
         leases.resigns(key(1), node(1), leader(1).router, 1)
     leases.expire(kept_s - 0.1)
     assert len(leases) == 1
