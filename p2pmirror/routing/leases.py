@@ -3,7 +3,8 @@
 Laws:
 - the first asker leads, and goes on while it reports; `LEASE_S` after its last word, with its death and with its
   resignation the key is free, and the next asker leads;
-- only its leader prolongs or ends a lease; whoever reports one that is another's is ignored;
+- only its leader prolongs or ends a lease; whoever else says that he leads, or of whom another holder says so, waits:
+  he is the next leader if the lease ends while that word is fresh;
 - a leader that only others named, a seed or the one of whom another holder tells, has `LEASE_S` to speak for itself;
   else it is passed over for a while, so that nobody can keep a key from being fetched by naming somebody who does not;
 - the seed that led last is not named next: it fell silent, or failed;
@@ -53,6 +54,7 @@ class Lease:
     spoke: bool  # whether the leader itself has said so
     count: int = 0  # bytes, as it reported
     resigned: bool = False
+    rival: "Lease | None" = None  # the next one, if it is live by then
 
     def is_live(self, now: float) -> bool:
         """Whether it binds."""
@@ -60,7 +62,7 @@ class Lease:
 
     def is_over(self, leader: Leader, term: int) -> bool:
         """Whether its leader has resigned from this term, or from a later one."""
-        return self.resigned and self.leader.boot_id == leader.boot_id and term <= self.term and self._is_of(leader)
+        return self.resigned and term <= self.term and self.is_same(leader)
 
     def kept_until(self) -> float:
         """Return when it is to be forgotten."""
@@ -68,10 +70,11 @@ class Lease:
 
     def is_same(self, leader: Leader) -> bool:
         """Whether it is the lease of this node, in this life and at this place."""
-        return self.leader.boot_id == leader.boot_id and self._is_of(leader)
+        return self.leader.boot_id == leader.boot_id and self.is_from(leader.node_id, leader.router)
 
-    def _is_of(self, leader: Leader) -> bool:
-        return (self.leader.node_id, self.leader.router) == (leader.node_id, leader.router)
+    def is_from(self, node_id: NodeId, router: Address) -> bool:
+        """Whether it is the lease of this node, at this address."""
+        return (self.leader.node_id, self.leader.router) == (node_id, router)
 
 
 class Leases:
@@ -91,15 +94,21 @@ class Leases:
 
     def leader(self, key: Key, now: float) -> Leader | None:
         """Return who leads a key."""
-        lease = self._leases.get(key)
+        lease = self._current(key, now)
         return lease.leader if lease is not None and lease.is_live(now) else None
+
+    def named(self, key: Key, now: float) -> list[Leader]:
+        """Return who leads a key, and who would lead it next."""
+        lease = self._current(key, now)
+        lived = [each for each in (lease, lease and lease.rival) if each is not None and each.is_live(now)]
+        return [each.leader for each in lived]
 
     def wants(self, key: Key, asker: Leader, term: int, now: float, *, seeds: Iterable[Leader] = ()) -> Leader:
         """Return who leads a key that a node wants to be fetched: the asker itself unless another does already.
 
         `seeds` are those that are to lead in its place; none for an asker that is a seed itself.
         """
-        lease = self._leases.get(key)
+        lease = self._current(key, now)
         if lease is not None and lease.is_live(now):
             if lease.leader.node_id != asker.node_id:
                 return lease.leader
@@ -116,20 +125,25 @@ class Leases:
 
     def told(self, key: Key, leader: Leader, term: int, host: str, now: float) -> None:
         """Take in what another holder, on `host`, says of a key's leader: it counts where nobody is known to lead."""
-        lease = self._leases.get(key)
-        if lease is not None and (lease.is_live(now) or lease.is_over(leader, term)):
-            return
-        if lease is not None and not lease.spoke and now < lease.kept_until():
-            return
-        self._put(key, Lease(leader, term, host, now + LEASE_S, spoke=False))
+        lease = self._current(key, now)
+        told = Lease(leader, term, host, now + LEASE_S, spoke=False)
+        if lease is None:
+            self._put(key, told)
+        elif lease.is_live(now):
+            self._wait(lease, told, now)
+        elif not lease.is_over(leader, term) and (lease.spoke or now >= lease.kept_until()):
+            self._put(key, told)
 
     def reports(self, key: Key, leader: Leader, term: int, count: int, now: float) -> bool:
         """Take in that a leader has so many bytes; return whether it leads, as far as is known here.
 
         A holder that knows of no lease takes a report for one.
         """
-        lease = self._leases.get(key)
-        if lease is not None and (lease.is_over(leader, term) or (lease.is_live(now) and not lease.is_same(leader))):
+        lease = self._current(key, now)
+        if lease is not None and lease.is_over(leader, term):
+            return False
+        if lease is not None and lease.is_live(now) and not lease.is_same(leader):
+            self._wait(lease, Lease(leader, term, leader.router.host, now + LEASE_S, spoke=True, count=count), now)
             return False
         self._spoke(key, leader, term, count, now)
         return True
@@ -137,7 +151,9 @@ class Leases:
     def resigns(self, key: Key, node_id: NodeId, router: Address, term: int) -> bool:
         """Take in that a node, at this address, leads no more; return whether the lease was its own."""
         lease = self._leases.get(key)
-        if lease is None or (lease.leader.node_id, lease.leader.router) != (node_id, router) or term < lease.term:
+        if lease is not None and lease.rival is not None and lease.rival.is_from(node_id, router):
+            lease.rival = None
+        if lease is None or not lease.is_from(node_id, router) or term < lease.term:
             return False
         lease.resigned, lease.term = True, term
         return True
@@ -146,24 +162,51 @@ class Leases:
         """Let a lease end because its leader is not there."""
         lease = self._leases.get(key)
         if lease is not None and lease.is_same(leader):
-            self._remove(key)
+            self._end(key)
 
     def gone(self, node_id: NodeId) -> None:
         """Let all leases of a node end: it died, left, or began anew."""
+        for lease in self._leases.values():
+            if lease.rival is not None and lease.rival.leader.node_id == node_id:
+                lease.rival = None
         for key in [key for key, lease in self._leases.items() if lease.leader.node_id == node_id]:
-            self._remove(key)
+            self._end(key)
 
     def expire(self, now: float) -> None:
         """Forget what has ended."""
         for key in [key for key, lease in self._leases.items() if lease.kept_until() <= now]:
             self._remove(key)
 
+    def _current(self, key: Key, now: float) -> Lease | None:
+        """Return what is known of a key: when its lease has ended, the one that waited for that, if it is live."""
+        lease = self._leases.get(key)
+        if lease is not None and lease.rival is not None and lease.rival.is_live(now) and not lease.is_live(now):
+            self._put(key, lease.rival)
+        return self._leases.get(key)
+
+    @staticmethod
+    def _wait(lease: Lease, rival: Lease, now: float) -> None:
+        """Have somebody who says that he leads wait for the end of a lease; the first one, as long as he says so."""
+        known = lease.rival
+        if lease.leader.node_id == rival.leader.node_id:
+            return
+        is_renewed = known is not None and known.is_same(rival.leader) and rival.spoke
+        if known is None or is_renewed or not known.is_live(now) or rival.spoke > known.spoke:
+            lease.rival = rival
+
+    def _end(self, key: Key) -> None:
+        rival = self._leases[key].rival
+        self._remove(key)
+        if rival is not None:
+            self._put(key, rival)
+
     def _spoke(self, key: Key, leader: Leader, term: int, count: int, now: float) -> None:
         """Begin or prolong a leader's lease, by its own word; a copy of an earlier term's word does not set it back."""
         lease = self._leases.get(key)
+        rival = None
         if lease is not None and lease.is_same(leader):
-            term = max(term, lease.term)
-        self._put(key, Lease(leader, term, leader.router.host, now + LEASE_S, spoke=True, count=count))
+            term, rival = max(term, lease.term), lease.rival
+        self._put(key, Lease(leader, term, leader.router.host, now + LEASE_S, spoke=True, count=count, rival=rival))
 
     def _put(self, key: Key, lease: Lease) -> None:
         """Keep a lease in place of what is kept of the key, as the newest of its host."""

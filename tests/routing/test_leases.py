@@ -59,7 +59,7 @@ def test_nobody_speaks_for_another() -> None:
     assert not leases.resigns(key(1), node(1), leader(2).router, 9)
     assert not leases.resigns(key(2), node(1), leader(1).router, 9)
     assert leases.wants(key(1), leader(3), 1, LEASE_S - 0.1) == leader(1)
-    assert leases.wants(key(1), leader(3), 1, LEASE_S) == leader(3)
+    assert leases.wants(key(1), leader(3), 1, LEASE_S + 1.0) == leader(3)
 
 
 def test_what_is_resigned_is_free_and_stays_so_for_late_copies() -> None:
@@ -95,6 +95,53 @@ def test_a_holder_that_never_heard_of_a_lease_takes_a_report_for_one() -> None:
     assert leases.wants(key(1), leader(2), 1, 1.0) == leader(1)
 
 
+def test_whoever_leads_besides_is_the_next_leader() -> None:
+    """Two holders granted it: the second leader is no leader here, until the first falls silent, resigns or dies."""
+    for ends in ("silent", "resigned", "gone", "not there"):
+        leases = Leases()
+        leases.wants(key(1), leader(1), 1, 0.0)
+        assert not leases.reports(key(1), leader(2), 1, 5, 0.5)
+        leases.told(key(1), leader(3), 1, "10.9.9.9", 0.6)
+        assert leases.named(key(1), 0.7) == [leader(1), leader(2)]
+        assert not leases.reports(key(1), leader(3), 1, 5, 0.8)
+        assert not leases.reports(key(1), leader(2), 1, 6, 1.5)
+        if ends == "silent":
+            now = LEASE_S
+        else:
+            now = 1.6
+            assert leases.leader(key(1), now) == leader(1)
+            if ends == "resigned":
+                leases.resigns(key(1), node(1), leader(1).router, 1)
+            elif ends == "gone":
+                leases.gone(node(1))
+            else:
+                leases.end(key(1), leader(1))
+        assert leases.wants(key(1), leader(4), 1, now) == leader(2)
+        assert leases.wants(key(1), leader(4), 1, 3.6) == leader(4)
+
+
+def test_who_waits_and_falls_silent_or_dies_does_not_lead() -> None:
+    """A second leader that said nothing for a lease is forgotten, and so is one that is gone; others may wait then."""
+    leases = Leases()
+    leases.wants(key(1), leader(1), 1, 0.0)
+    leases.told(key(1), leader(1), 1, "10.9.9.9", 0.0)
+    leases.told(key(1), leader(2), 1, "10.9.9.9", 0.0)
+    leases.told(key(1), leader(2), 1, "10.9.9.9", 1.9)
+    leases.reports(key(1), leader(1), 1, 5, 1.9)
+    assert leases.named(key(1), 2.0) == [leader(1)]
+    leases.told(key(1), leader(3), 1, "10.9.9.9", 2.0)
+    assert leases.named(key(1), 2.0) == [leader(1), leader(3)]
+    assert not leases.reports(key(1), leader(4), 1, 5, 2.1)
+    assert leases.named(key(1), 2.1) == [leader(1), leader(4)]
+    leases.gone(node(4))
+    assert leases.named(key(1), 2.1) == [leader(1)]
+    assert not leases.reports(key(1), leader(4), 1, 5, 2.1)
+    assert not leases.resigns(key(1), node(4), leader(4).router, 1)
+    assert leases.named(key(1), 2.1) == [leader(1)]
+    leases.gone(node(1))
+    assert (leases.named(key(1), 2.1), len(leases)) == ([], 0)
+
+
 def test_the_dead_lead_nothing() -> None:
     """What a node led that is gone, or does not answer, is free; what others lead is not."""
     leases = Leases()
@@ -126,6 +173,7 @@ def test_what_another_holder_tells_counts_where_nobody_leads() -> None:
     leases.told(key(1), leader(3), 1, "10.9.9.9", 1.0)
     assert leases.wants(key(1), leader(1), 1, 1.5) == leader(1)
     assert leases.wants(key(1), leader(2), 1, LEASE_S + 1.0) == leader(1)
+    assert leases.leader(key(1), LEASE_S + 1.4) == leader(1)
 
 
 def test_nobody_keeps_a_key_from_being_fetched_by_telling_of_leaders() -> None:

@@ -130,12 +130,12 @@ class Granting:
         fresh = [each for each in complete if self._view.may_hand_out(each.node_id, now)]
         if fresh:
             return Granted(leads=False, leader=None, found=self._found([*fresh, *self._parts(key, asker, now)], now))
-        leader = self._view.leases.leader(key, now)
-        if leader is not None and leader.node_id != asker.leader.node_id and not self._is_there(leader, now):
-            if pinged:
-                self._view.leases.end(key, leader)
-            else:
+        while (leader := self._view.leases.leader(key, now)) is not None:
+            if leader.node_id == asker.leader.node_id or self._is_there(leader, now):
+                break
+            if not pinged:
                 return None
+            self._view.leases.end(key, leader)
         if complete and not pinged:
             return None
         return self._grant(key, asker, now)
@@ -156,7 +156,7 @@ class Granting:
         records = self._records(key, own_leader(self._view), now, COMPLETE)
         sources = [self._view.records.source(each.node_id) for each in records]
         stale = {each.node_id: each.router for each in sources if each is not None}
-        leader = self._view.leases.leader(key, now)
+        leaders = self._view.leases.named(key, now)
         async with trio.open_nursery() as nursery:
 
             async def ping(node_id: NodeId, address: Address) -> None:
@@ -165,8 +165,9 @@ class Granting:
 
             for node_id, address in stale.items():
                 nursery.start_soon(ping, node_id, address)
-            if leader is not None and leader.node_id not in stale:
-                nursery.start_soon(self._liveness.reaches, leader.node_id, leader.router)
+            for leader in leaders:
+                if leader.node_id not in stale and not self._is_there(leader, now):
+                    nursery.start_soon(self._liveness.reaches, leader.node_id, leader.router)
         for asker in self._waiting.pop(key).values():
             granted = self._decide(key, asker, pinged=True)
             assert granted is not None, "who was pinged is there or not"

@@ -44,7 +44,7 @@ from p2pmirror.wire.address import Address
 from p2pmirror.wire.identity import NodeId
 
 JOIN_S = 1.0  # a node that has not joined yet waits so long for it: it would ask nobody
-WANT_S = 1.0  # then all holders together; some four silent ones are passed over within this
+WANT_S = 2.0  # that, and all holders together: four to eight silent ones are passed over within it
 HOLDER_S = 0.25  # a holder's first word, with three repeats: a busy process is frozen for some 100 ms
 REPEAT_S = 0.03  # until the first repeat, then twice as long each: an answer takes a millisecond
 PATIENCE_S = CHECK_S + 0.2  # a holder that pings somebody first
@@ -105,11 +105,11 @@ class Wanting:
 
     async def want(self, key: Key) -> Grant:
         """Ask; see `protocol.Router.want`."""
-        with trio.move_on_after(JOIN_S):
-            await self._joined.wait()
         self._term += 1
         term = self._term
         with trio.move_on_after(WANT_S):
+            with trio.move_on_after(JOIN_S):
+                await self._joined.wait()
             granter, grant = await self._ask_holders(key, term)
             self._count(grant, answered=granter is not None)
             if grant.leads:
