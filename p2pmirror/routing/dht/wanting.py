@@ -11,7 +11,7 @@ Laws:
 DESIGN.md section 4, "Leader".
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -37,6 +37,7 @@ from p2pmirror.routing.dht.messages import (
 )
 from p2pmirror.routing.dht.rpc import Rpc
 from p2pmirror.routing.dht.search import KNOWN_AT_START, find_nodes
+from p2pmirror.routing.dht.table import distance
 from p2pmirror.routing.dht.view import View
 from p2pmirror.routing.metrics import RoutingMetrics
 from p2pmirror.routing.protocol import Grant, Key, Provider
@@ -67,6 +68,7 @@ class _Led:
 
     term: int
     granter: Holder | None
+    holders: tuple[Holder, ...] = ()  # the closest as they were when it was granted: a large table may lack them
     next_report: float = 0.0
 
 
@@ -110,10 +112,11 @@ class Wanting:
         with trio.move_on_after(WANT_S):
             with trio.move_on_after(JOIN_S):
                 await self._joined.wait()
-            granter, grant = await self._ask_holders(key, term)
+            holders = await self._holders(key)
+            granter, grant = await self._ask_holders(holders, key, term)
             self._count(grant, answered=granter is not None)
             if grant.leads:
-                self._lead(key, term, granter)
+                self._lead(key, term, granter, holders)
             return grant
         self._count(ALONE, answered=False)
         self._lead(key, term, None)
@@ -143,9 +146,8 @@ class Wanting:
             for holder in self._told(key, led):
                 self._start_saying(holder, Resign(key, led.term))
 
-    async def _ask_holders(self, key: Key, term: int) -> tuple[Holder | None, Grant]:
+    async def _ask_holders(self, holders: Sequence[Holder], key: Key, term: int) -> tuple[Holder | None, Grant]:
         """Ask one after the other until one answers; return it with the grant, None when there is nobody else."""
-        holders = await self._holders(key)
         for holder in holders:
             for _ in range(ASKED_MAX):
                 granted = await self._ask(holder, key, term)
@@ -158,14 +160,13 @@ class Wanting:
 
     async def _holders(self, key: Key) -> list[Holder]:
         """Return whom to ask, the closest first, this node among them; nobody who is known to be silent."""
-        own = self._view.own_id, self._rpc.address
-        if self._view.table.knows_all_near(key, self._view.holders):
-            contacts = self._view.table.closest(key, KNOWN_AT_START)
-            sound = [(each.id, each.address) for each in contacts if not each.failures and self._is_sound(each.id)]
-        else:
-            sound = list((await find_nodes(self._view, self._rpc, key)).items())
-        position = int.from_bytes(key, "big")
-        return sorted({*sound, own}, key=lambda holder: int.from_bytes(holder[0], "big") ^ position)
+        holders: dict[NodeId, Address] = {}
+        if not self._view.table.knows_all_near(key, self._view.holders):
+            holders.update(await find_nodes(self._view, self._rpc, key))
+        contacts = self._view.table.closest(key, KNOWN_AT_START)
+        holders.update({each.id: each.address for each in contacts if not each.failures and self._is_sound(each.id)})
+        holders[self._view.own_id] = self._rpc.address
+        return _by_distance(holders, key)
 
     def _is_sound(self, node_id: NodeId) -> bool:
         known = self._view.members.get(node_id)
@@ -234,20 +235,22 @@ class Wanting:
         else:
             self._metrics.want("led" if grant.leads else "provided" if grant.leader is None else "follows")
 
-    def _lead(self, key: Key, term: int, granter: Holder | None) -> _Led:
+    def _lead(self, key: Key, term: int, granter: Holder | None, holders: Sequence[Holder] = ()) -> _Led:
         """Note that this node leads a key, here as well: others may ask it."""
         self._led.pop(key, None)
         if len(self._led) >= LED_MAX:
             del self._led[next(iter(self._led))]
-        led = self._led[key] = _Led(term, granter)
+        led = self._led[key] = _Led(term, granter, tuple(holders[:REPORTED]))
         self._view.leases.reports(key, own_leader(self._view), term, 0, trio.current_time())
         return led
 
     def _told(self, key: Key, led: _Led) -> list[Holder]:
         """Return the holders that are told of a key that this node leads."""
-        closest = [(each.id, each.address) for each in self._view.table.closest(key, REPORTED)]
-        granter = [] if led.granter is None or led.granter[0] == self._view.own_id else [led.granter]
-        return list(dict.fromkeys((*granter, *closest)))
+        holders = {node_id: address for node_id, address in led.holders if node_id not in self._view.table}
+        holders.update({each.id: each.address for each in self._view.table.closest(key, REPORTED)})
+        closest = _by_distance(holders, key)[:REPORTED]
+        granter = [] if led.granter is None else [led.granter]
+        return [holder for holder in dict.fromkeys((*granter, *closest)) if holder[0] != self._view.own_id]
 
     def _start_saying(self, holder: Holder, word: Report | Resign) -> None:
         if not self._closed and self._saying < SAYING_MAX:
@@ -303,6 +306,10 @@ class _Answers:
             if self.granted is not None:
                 return
             send()
+
+
+def _by_distance(holders: Mapping[NodeId, Address], key: Key) -> list[Holder]:
+    return sorted(holders.items(), key=lambda holder: distance(holder[0], key))
 
 
 def _placed(holder: Holder, found: Found) -> Found:
