@@ -37,7 +37,7 @@ UNITS: Final = {
     # What a gauge counts is its unit; a new noun is added here, so that nobody invents a second word for the first.
     "gauge": frozenset(
         {"seconds", "bytes", "ratio", "info", "blobs", "tags", "keys", "records", "members", "requests", "connections"}
-        | {"slots", "flights", "tasks", "peers", "registries", "troubles"}
+        | {"slots", "flights", "tasks", "peers", "registries", "leases", "troubles"}
     ),
 }
 _FOREIGN: Final = ("process_", "python_")  # what the client library collects about the process, under its own names
