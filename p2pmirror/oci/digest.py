@@ -28,6 +28,9 @@ class Hasher(Protocol):
     def hexdigest(self) -> str:
         """Lower-case hex of the hash of everything taken in so far."""
 
+    def copy(self) -> "Hasher":
+        """Return a hash that goes on from here by itself."""
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class Digest:

@@ -52,6 +52,10 @@ class OpenFile(File, Protocol):
         """Read the whole file and return its digest. Raises `Unreachable`. Cancellation stops it within a step."""
         ...
 
+    async def feed(self, hasher: Hasher, offset: int, count: int) -> None:
+        """Read a part and feed it to `hasher`. Raises `Unreachable`. Cancelled, the hasher is of no more use."""
+        ...
+
 
 class Writer(Protocol):
     """A file being written, under a name that nobody reads; a lock keeps others from taking it for abandoned.
@@ -92,6 +96,10 @@ class Writer(Protocol):
 
     async def hash(self, algorithm: str = "sha256") -> Digest:
         """Read everything back and return its digest. Raises `Unreachable`. Cancellation stops it within a step."""
+        ...
+
+    async def feed(self, hasher: Hasher, offset: int, count: int) -> None:
+        """Read a part back and feed it to `hasher`. Raises `Unreachable`. Cancelled, the hasher is of no more use."""
         ...
 
     async def reader(self) -> OpenFile:

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Self
 
-from p2pmirror.oci import Digest
+from p2pmirror.oci import Digest, Hasher
 from p2pmirror.store.files import Writer
 from p2pmirror.wire.network import File
 
@@ -64,6 +64,24 @@ class CacheIncoming:
             raise ValueError(f"{self.digest} has more than its {self._size} bytes")
         await self.writer.write_at(self._written, data, self._hasher)
         self._written += count
+
+    async def put(self, offset: int, data: bytes | bytearray | memoryview) -> None:
+        """Write bytes out of their turn. Cancelled before it began or not at all."""
+        if offset < self._written or offset + memoryview(data).nbytes > self._size:
+            raise ValueError(f"{self.digest}: byte {offset} is written already, or too much follows it")
+        await self.writer.write_at(offset, data)
+
+    async def catch_up(self, end: int) -> None:
+        """Hash what was put up to `end`. Cancelled, nothing of it has happened."""
+        if not self._written <= end <= self._size:
+            raise ValueError(f"{self.digest}: {self._written} bytes are written, {end} cannot be")
+        hasher = self._hasher.copy()
+        await self.writer.feed(hasher, self._written, end - self._written)
+        self._hasher, self._written = hasher, end
+
+    async def feed(self, hasher: Hasher, offset: int, count: int) -> None:
+        """Read a part back for another hasher. Raises `Unreachable`."""
+        await self.writer.feed(hasher, offset, count)
 
     async def reader(self) -> File:
         """Open it for reading. Raises `Unreachable` when it has been closed."""

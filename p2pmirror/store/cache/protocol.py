@@ -12,7 +12,7 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Protocol, Self
 
-from p2pmirror.oci import Digest, TagName
+from p2pmirror.oci import Digest, Hasher, TagName
 from p2pmirror.store.protocol import Store, TagInfo
 from p2pmirror.wire.network import File
 
@@ -38,6 +38,21 @@ class Incoming(Protocol):
 
     async def write(self, data: bytes | bytearray | memoryview) -> None:
         """Write and hash the next bytes. Raises `StoreFull`; ValueError beyond `size`."""
+        ...
+
+    async def put(self, offset: int, data: bytes | bytearray | memoryview) -> None:
+        """Write bytes out of their turn: they are `written` once `catch_up` has passed them.
+
+        Raises `StoreFull`; ValueError beyond `size`, and before `written`.
+        """
+        ...
+
+    async def catch_up(self, end: int) -> None:
+        """Hash what was put between `written` and `end`, which is then `written`. Raises `StoreFull`, `Unreachable`."""
+        ...
+
+    async def feed(self, hasher: Hasher, offset: int, count: int) -> None:
+        """Read a part back and feed it to `hasher`, which is not the blob's. Raises `Unreachable`."""
         ...
 
     async def reader(self) -> File:

@@ -74,6 +74,10 @@ class HostFile:
         """Hash the whole file."""
         return await hash_whole(self._descriptor, self._size, algorithm, self._path, self._limiters)
 
+    async def feed(self, hasher: Hasher, offset: int, count: int) -> None:
+        """Feed a part to `hasher`."""
+        await hash_part(self._descriptor, hasher, offset, offset + count, path=self._path, limiters=self._limiters)
+
     def close(self) -> None:
         """Let go of it; a read in a thread goes on to its end."""
         self._descriptor.close()
@@ -99,16 +103,22 @@ class HostFile:
 async def hash_whole(descriptor: Descriptor, size: int, algorithm: str, path: Path, limiters: Limiters) -> Digest:
     """Hash a file in a thread, in steps, so that cancellation and other hashes get their turn. Raises `Unreachable`."""
     running = Digest.of(b"", algorithm).hasher()
-    offset = 0
+    await hash_part(descriptor, running, 0, size, path=path, limiters=limiters)
+    return Digest(algorithm, running.hexdigest())
+
+
+async def hash_part(
+    descriptor: Descriptor, running: Hasher, offset: int, end: int, *, path: Path, limiters: Limiters
+) -> None:
+    """Feed bytes `offset` to `end` of a file to a hasher, as `hash_whole` does. Raises `Unreachable`."""
     try:
-        while offset < size:
+        while offset < end:
             offset += await trio.to_thread.run_sync(
-                _hash_step, descriptor, running, offset, size, limiter=limiters.hashing, abandon_on_cancel=True
+                _hash_step, descriptor, running, offset, end, limiter=limiters.hashing, abandon_on_cancel=True
             )
     except OSError as error:
         raise_unreadable(error, path)
     await trio.lowlevel.checkpoint()
-    return Digest(algorithm, running.hexdigest())
 
 
 def _hash_step(descriptor: Descriptor, running: Hasher, offset: int, size: int) -> int:

@@ -12,7 +12,7 @@ import trio
 
 from p2pmirror.oci import Digest, Hasher
 from p2pmirror.store.hostfiles.descriptor import Descriptor, Limiters, errors_of_writing, raise_unreadable
-from p2pmirror.store.hostfiles.reading import HostFile, hash_whole
+from p2pmirror.store.hostfiles.reading import HostFile, hash_part, hash_whole
 
 DISCARD_TIMEOUT_S = 5.0  # freeing a large file's blocks takes the disk some 0.1 s; a broken disk must not hold us
 
@@ -64,6 +64,10 @@ class HostWriter:
     async def hash(self, algorithm: str = "sha256") -> Digest:
         """Read everything back and return its digest. Raises `Unreachable`."""
         return await hash_whole(self._descriptor, self._size, algorithm, self._path, self._limiters)
+
+    async def feed(self, hasher: Hasher, offset: int, count: int) -> None:
+        """Read a part back and feed it to `hasher`. Raises `Unreachable`."""
+        await hash_part(self._descriptor, hasher, offset, offset + count, path=self._path, limiters=self._limiters)
 
     async def reader(self) -> HostFile:
         """Open it for reading: the same open file, whose descriptor is the reader's own. Raises `Unreachable`."""

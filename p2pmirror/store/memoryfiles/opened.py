@@ -49,6 +49,10 @@ class MemoryOpenFile:
         """Return the digest of the whole file."""
         return Digest.of(await self.read_at(0, self._size), algorithm)
 
+    async def feed(self, hasher: Hasher, offset: int, count: int) -> None:
+        """Feed a part to `hasher`."""
+        hasher.update(await self.read_at(offset, count))
+
     def close(self) -> None:
         """Let go of it."""
 
@@ -104,6 +108,11 @@ class MemoryWriter:
         """Return the digest of everything written."""
         await self._disk.step()
         return Digest.of(bytes(self._content.now), algorithm)
+
+    async def feed(self, hasher: Hasher, offset: int, count: int) -> None:
+        """Feed a part of what was written to `hasher`."""
+        await self._disk.step()
+        hasher.update(bytes(self._content.now[offset : offset + count]))
 
     async def reader(self) -> MemoryOpenFile:
         """Open it for reading."""
