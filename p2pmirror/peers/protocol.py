@@ -3,18 +3,50 @@
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from p2pmirror.errors import NotHere, Unreachable
+from p2pmirror.oci import Digest
+from p2pmirror.peers.piecemap import PieceMap
 from p2pmirror.wire.address import Address
 from p2pmirror.wire.identity import NodeId
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What is asked of a peer: a path of the registry API, in a registry's name, from byte `offset` on."""
+    """What is asked of a peer: a path of the registry API, in a registry's name.
+
+    From byte `offset` on, `count` bytes of it or all that follow. `follows`: who asks can follow somebody else's flight
+    and may be told to. `waits`: who asks was told that this peer is fetching it, and waits for that.
+    """
 
     path: str
     registry: str
     method: Literal["GET", "HEAD"] = "GET"
     offset: int = 0
+    count: int | None = None
+    follows: bool = False
+    waits: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class FlightQuestion:
+    """Which blob's flight is meant, and for which image."""
+
+    digest: Digest
+    registry: str
+    repository: str
+
+
+class Busy(Unreachable):
+    """The peer has too much to do right now: nothing is wrong with it."""
+
+
+class Follow(NotHere):
+    """The peer has it and is giving it to another node already: follow that one."""
+
+    def __init__(self, message: str, leader: NodeId) -> None:
+        """`leader` is the node to follow."""
+        super().__init__(message)
+        self.leader = leader
 
 
 class Answer(Protocol):
@@ -26,8 +58,23 @@ class Answer(Protocol):
         ...
 
     @property
+    def offset(self) -> int:
+        """The first byte that it brings."""
+        ...
+
+    @property
+    def count(self) -> int:
+        """How many bytes it brings."""
+        ...
+
+    @property
     def media_type(self) -> str | None:
         """What the peer says the content is; None when it does not know."""
+        ...
+
+    @property
+    def piece_hash(self) -> bytes | None:
+        """The hash that the peer claims for a piece that it spreads; 32 bytes of sha256."""
         ...
 
     @property
@@ -54,6 +101,25 @@ class Peers(Protocol):
         """Ask a peer and return its answer once its head was read and checked; the caller closes it.
 
         Raises `NotHere` (404), `Unreachable` (no connection within its limit, cut off, 5xx), `PeerMisbehaved`
-        (an answer that is no answer to this question). The caller sets the deadline; cancellation drops the connection.
+        (an answer that is no answer to this question), `Busy`, `Follow` (when the question `follows`). The caller sets
+        the deadline; cancellation drops the connection.
+        """
+        ...
+
+    async def map(
+        self, node_id: NodeId, address: Address, question: FlightQuestion, *, since: int, wait_s: float
+    ) -> PieceMap:
+        """Ask what a peer has of a blob that is arriving there, once that differs from `since`, or after `wait_s`.
+
+        Raises as `ask`.
+        """
+        ...
+
+    async def next(
+        self, node_id: NodeId, address: Address, question: FlightQuestion, *, first: int, lacks: bytes, wait_s: float
+    ) -> Answer | None:
+        """Ask a peer that spreads a blob for a piece that nobody else has; None when there is none within `wait_s`.
+
+        `lacks` is a bitmap of the pieces from `first` on that would do. Raises as `ask`; the caller closes the answer.
         """
         ...

@@ -1,4 +1,4 @@
-"""Who a node is on the wire: its id and the header that says so."""
+"""Who a node is on the wire: its id and the headers that say so."""
 
 from typing import NewType
 
@@ -8,6 +8,10 @@ NodeId = NewType("NodeId", bytes)
 """20 random bytes, drawn at a node's first start and kept in its `data_dir`."""
 
 PEER_HEADER = "P2PMirror-Peer"  # the sender's node id in hexadecimal: answer from what you hold, do not fan out
+FOLLOWS_HEADER = "P2PMirror-Follows"  # the sender can follow another node's flight, and may be told to
+WAITS_HEADER = "P2PMirror-Waits"  # the sender was told that the receiver is fetching this, and waits for it
+PIECE_HEADER = "P2PMirror-Piece"  # the sha256 that the sender claims for the piece that it gives
+LEADER_HEADER = "P2PMirror-Leader"  # with a 503: the node id to follow instead
 
 
 def parse_node_id(text: str) -> NodeId:
