@@ -87,6 +87,8 @@ class Node:
             await nursery.start(self._kept_up, "registries' connections", self._content.upstream.let_go_of_old)
             await nursery.start(self._kept_up, "store", self._content.store.run)
             await nursery.start(self._kept_up, "fetching", rooms.through.run)
+            if rooms.flights is not None:
+                await nursery.start(self._kept_up, "flights", rooms.flights.run)
             advertising = trio.CancelScope()
             await nursery.start(self._advertise, router, advertising)
             await nursery.start(rooms.front.run, registry)

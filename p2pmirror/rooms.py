@@ -5,7 +5,7 @@ Law: every room is built once, here, and given what it needs: no room builds ano
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from random import Random
 
 import trio
@@ -20,10 +20,13 @@ from p2pmirror.peers.client import HttpPeers
 from p2pmirror.peers.metrics import PeersMetrics
 from p2pmirror.peers.scores import Scores
 from p2pmirror.resolve.confirmed import Confirmed
+from p2pmirror.resolve.flight import PieceSizes
+from p2pmirror.resolve.flights import Flights
 from p2pmirror.resolve.hashing import Hashing
 from p2pmirror.resolve.metrics import ResolveMetrics
 from p2pmirror.resolve.race import RaceOptions, Sources
 from p2pmirror.resolve.resolver import MirrorResolver, ResolveOptions
+from p2pmirror.resolve.swarm import SwarmParts
 from p2pmirror.resolve.tags import TagOptions
 from p2pmirror.resolve.through import Through, ThroughOptions
 from p2pmirror.routing.protocol import Router
@@ -60,7 +63,8 @@ def monotonic_ms() -> int:
 class Seams:
     """What of the world a node touches; a simulation brings its own.
 
-    `clock_ms` is the monotonic clock that others are told, `wall_s` the time of day (seconds since 1970) in answers.
+    `clock_ms` is the monotonic clock that others are told, `wall_s` the time of day (seconds since 1970) in answers;
+    `piece_sizes` are the same in all of a cluster.
     """
 
     network: Network
@@ -70,6 +74,7 @@ class Seams:
     registry: CollectorRegistry
     clock_ms: Callable[[], int] = monotonic_ms
     wall_s: Callable[[], float] = time.time
+    piece_sizes: PieceSizes = field(default_factory=PieceSizes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +126,7 @@ class Rooms:
     """What a node runs, besides its router and its content."""
 
     through: Through
+    flights: Flights | None
     client: HttpClient
     front: HttpServer
     web: HttpServer
@@ -147,13 +153,16 @@ def build(config: Config, seams: Seams, content: Content, situation: Situation) 
     client = HttpClient(seams.network, ClientOptions())
     race = RaceOptions(config.mirror_resolve_timeout_s, config.mirror_resolve_retries, config.zone)
     peers = HttpPeers(client, running.node_id, PeersMetrics(seams.registry), signer=trust.signer(router.binding))
+    sources = Sources(router, peers, Scores(seams.random), race)
+    flights = _flights(content, sources, seams, metrics)
     resolver = MirrorResolver(
         content.store,
-        Sources(router, peers, Scores(seams.random), race),
+        sources,
         ResolveOptions(race, _tag_options(config)),
         metrics,
         seams.hashing,
         through=through,
+        flights=flights,
         confirmed=Confirmed(content.cache),
     )
     front = _front(config, seams, resolver, situation)
@@ -172,7 +181,7 @@ def build(config: Config, seams: Seams, content: Content, situation: Situation) 
         registries=content.upstream.standings,
     )
     web = Web(facts, default_registry=config.default_registry)
-    rooms = Rooms(through, client, _server(front.handle, seams), _server(web.handle, seams))
+    rooms = Rooms(through, flights, client, _server(front.handle, seams), _server(web.handle, seams))
     _count(rooms, seams.registry)
     return rooms
 
@@ -200,6 +209,21 @@ def _front(config: Config, seams: Seams, resolver: MirrorResolver, situation: Si
         metrics=metrics,
         pace=Pace(config.upload_rate_max) if config.upload_rate_max else None,
         admission=situation.trust.admission(situation.binding, seams.network, metrics),
+    )
+
+
+def _flights(content: Content, sources: Sources, seams: Seams, metrics: ResolveMetrics) -> Flights | None:
+    """Return what lets blobs arrive in the cache; None where there is none."""
+    if content.cache is None:
+        return None
+    parts = SwarmParts(sources.peers, sources.router, sources.scores, seams.random, seams.hashing)
+    inventory = content.store.inventory
+    return Flights(
+        content.cache,
+        parts,
+        metrics,
+        sizes=seams.piece_sizes,
+        is_held=lambda digest: inventory.blob(digest) is not None,
     )
 
 

@@ -15,7 +15,9 @@ from typing import Final
 from p2pmirror.errors import BadRequest, MirrorError, NotHere, UpstreamRefused
 from p2pmirror.front.journal import Kind, Outcome
 from p2pmirror.oci import Invalid, NotAPath
+from p2pmirror.peers.protocol import Follow
 from p2pmirror.wire.http import Response
+from p2pmirror.wire.identity import LEADER_HEADER
 from p2pmirror.wire.ranges import Unsatisfiable
 
 MESSAGE_CHARS_MAX: Final = 300  # a sentence with a digest in it; it goes to a client's terminal and log
@@ -65,6 +67,8 @@ def judge(error: MirrorError | Invalid, kind: Kind, *, fallback: bool) -> Verdic
             return Verdict(416, "RANGE_INVALID", "refused", {"Content-Range": error.content_range})
         case BadRequest():
             return Verdict(400, "UNSUPPORTED", "refused")
+        case Follow():
+            return Verdict(503, "UNAVAILABLE", "miss", {"Retry-After": "1", LEADER_HEADER: error.leader.hex()})
         case NotHere():
             return Verdict(404, unknown, "miss")
         case UpstreamRefused() if not fallback and error.status in _UPSTREAM:

@@ -24,9 +24,10 @@ from p2pmirror.wire.http import PumpBody, Request, Response, Sink
 from p2pmirror.wire.identity import NodeId
 from p2pmirror.wire.network import File
 
-Kind = Literal["base", "manifest", "blob", "tags", "referrers", "other"]
+Kind = Literal["base", "manifest", "blob", "tags", "referrers", "flight", "other"]
 Outcome = Literal["ok", "miss", "left", "cut", "refused", "error"]
 
+QUIET: Final = frozenset({"base", "flight"})  # asked every second, by containerd and by peers
 CONTENT: Final = frozenset({"manifest", "blob"})
 RECENT_MAX: Final = 200  # requests: what a person reads on a page; some 200 KiB
 PATH_CHARS_MAX: Final = 300  # of a path that is kept because it says nothing that can be kept shorter
@@ -102,7 +103,7 @@ class Journal:
         self._recent: deque[Exchange] = deque(maxlen=RECENT_MAX)
 
     def recent(self) -> list[Exchange]:
-        """Return the requests that ended last, newest first; without the pings of `/v2/`."""
+        """Return the requests that ended last, newest first; without the pings of `/v2/` and the talk of peers."""
         return list(reversed(self._recent))
 
     def begin(self, request: Request) -> Exchange:
@@ -156,7 +157,7 @@ class Journal:
                 metrics.saved_bytes.inc(exchange.bytes_sent)
         if exchange.status and kind in CONTENT:
             metrics.first_byte.child(source).observe(exchange.first_byte_s)
-        if kind != "base":
+        if kind not in QUIET:
             self._recent.append(exchange)
         level = _level(exchange)
         if _log.isEnabledFor(level):
@@ -209,4 +210,4 @@ def _is_foreseen(error: Exception) -> bool:
 def _level(exchange: Exchange) -> int:
     if exchange.outcome in {"error", "cut"}:
         return logging.WARNING
-    return logging.DEBUG if exchange.kind == "base" else logging.INFO
+    return logging.DEBUG if exchange.kind in QUIET else logging.INFO

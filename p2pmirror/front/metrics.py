@@ -7,7 +7,7 @@ from prometheus_client import CollectorRegistry
 from p2pmirror.telemetry.metrics import Room
 from p2pmirror.wire.peer_auth import Doubt
 
-KINDS: Final = ("base", "manifest", "blob", "tags", "referrers", "other")
+KINDS: Final = ("base", "manifest", "blob", "tags", "referrers", "flight", "other")
 SOURCES: Final = ("store", "cache", "flight", "peer", "upstream", "none")
 SAVING: Final = frozenset({"store", "cache", "flight", "peer"})  # sources that save a registry the bytes
 OUTCOMES: Final = ("ok", "miss", "left", "cut", "refused", "error")

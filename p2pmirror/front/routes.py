@@ -17,7 +17,7 @@ from typing import Final
 import trio
 
 from p2pmirror.errors import MirrorError, NotHere
-from p2pmirror.front import blobs, errors, manifests, referrers, tags
+from p2pmirror.front import blobs, errors, flights, manifests, referrers, tags
 from p2pmirror.front.admission import Admission, Everybody
 from p2pmirror.front.content import is_known, not_modified
 from p2pmirror.front.journal import Exchange, Journal
@@ -40,10 +40,13 @@ from p2pmirror.oci.filters import Filters
 from p2pmirror.resolve.protocol import Resolver
 from p2pmirror.resolve.want import Listing, Want
 from p2pmirror.wire.http import Request, Response
+from p2pmirror.wire.identity import FOLLOWS_HEADER, WAITS_HEADER
 from p2pmirror.wire.pacing import Pace
 
 STALE: Final = '110 - "Response is Stale"'  # RFC 7234, section 5.5.1: clients that know it still show it
 
+_FOLLOWS: Final = FOLLOWS_HEADER.lower()
+_WAITS: Final = WAITS_HEADER.lower()
 _CONTENT_KINDS: Final = frozenset({"manifest", "blob"})
 
 
@@ -104,6 +107,9 @@ class Front:
 
     async def _answer(self, request: Request, exchange: Exchange) -> Response:
         exchange.from_peer = await self._admission.admit(request)
+        if request.path.startswith(flights.PREFIX):
+            exchange.kind, exchange.trail.source = "flight", "flight"
+            return await flights.answer(request, exchange.from_peer, self._resolver)
         if request.method not in errors.READS and (request.path == "/v2" or request.path.startswith("/v2/")):
             raise errors.Refused("UNSUPPORTED", "this registry is only read from", status=405)
         path = parse_path(request.path)
@@ -165,9 +171,25 @@ class Front:
         if exchange.kind == "blob" and isinstance(reference, Digest):
             byte_range = blobs.range_asked(request.headers, reference, head=is_head)
             return Want(
-                "blob", exchange.registry, exchange.repository, reference, is_head, byte_range, exchange.from_peer
+                "blob",
+                exchange.registry,
+                exchange.repository,
+                reference,
+                is_head,
+                byte_range,
+                exchange.from_peer,
+                follows=_FOLLOWS in request.headers,
             )
-        return Want("manifest", exchange.registry, exchange.repository, reference, is_head, None, exchange.from_peer)
+        return Want(
+            "manifest",
+            exchange.registry,
+            exchange.repository,
+            reference,
+            is_head,
+            None,
+            exchange.from_peer,
+            waits=_WAITS in request.headers,
+        )
 
     async def _tags(self, repository: str, exchange: Exchange, query: Query) -> Response:
         listing = Listing(exchange.registry, exchange.repository, exchange.from_peer)

@@ -33,10 +33,12 @@ class ResolveMetrics:
             "Contents that came whole from peers and did not match their digest.",
             registry=registry,
         )
-        self.flights = Gauge("p2pmirror_resolve_flights", "Blobs that are arriving from registries.", registry=registry)
+        self.flights = Gauge(
+            "p2pmirror_resolve_flights", "Blobs that are arriving, from registries or from peers.", registry=registry
+        )
         self._ended = Counter(
             "p2pmirror_resolve_flights_ended_total",
-            "Blobs that were fetched: kept, unkept (no room for them), failed.",
+            "Blobs that were fetched: kept, unkept (no room for them), unneeded (the runtime has it by now), failed.",
             ["outcome"],
             registry=registry,
         )
@@ -51,6 +53,6 @@ class ResolveMetrics:
             registry=registry,
         )
 
-    def flight_ended(self, outcome: Literal["kept", "unkept", "failed"]) -> None:
+    def flight_ended(self, outcome: Literal["kept", "unkept", "unneeded", "failed"]) -> None:
         """Count a flight that has ended."""
         self._ended.labels(outcome=outcome).inc()

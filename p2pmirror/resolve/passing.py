@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from p2pmirror.errors import UpstreamRefused
 from p2pmirror.oci import Digest, Hasher
-from p2pmirror.resolve.flights import TAIL_BYTES
+from p2pmirror.resolve.flight import TAIL_BYTES
 from p2pmirror.resolve.hashing import Hashing
 from p2pmirror.resolve.metrics import ResolveMetrics
 from p2pmirror.upstream.protocol import Download

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from p2pmirror.oci import Descriptor, Digest
+from p2pmirror.peers.piecemap import PieceMap
+from p2pmirror.resolve.sharing import Piece
 from p2pmirror.resolve.want import Found, Listing, Trail, Want
 from p2pmirror.wire.identity import NodeId
 
@@ -41,6 +43,22 @@ class Resolver(Protocol):
         """Return the manifests that refer to `subject`, sorted by digest: as its registry has them, else those held.
 
         Raises `NotHere` when neither the registry answers nor the subject or a referrer is held here.
+        """
+        ...
+
+    async def flight_map(self, digest: Digest, asker: NodeId, *, since: int, wait_s: float) -> PieceMap:
+        """Return what there is of a blob that is arriving, once that differs from `since`, or after `wait_s`.
+
+        Raises `NotHere` when it is not arriving (any more).
+        """
+        ...
+
+    async def flight_piece(
+        self, digest: Digest, asker: NodeId, *, first: int, lacks: bytes, wait_s: float
+    ) -> Piece | None:
+        """Return a piece for a peer, who lacks these from `first` on; None when there is none within `wait_s`.
+
+        Raises `NotHere` when it is not arriving here, or not for others. What is returned is to be ended.
         """
         ...
 

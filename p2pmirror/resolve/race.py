@@ -9,7 +9,7 @@ import trio
 
 from p2pmirror.errors import NotHere, PeerMisbehaved, Unreachable
 from p2pmirror.oci import Digest
-from p2pmirror.peers.protocol import Answer, Peers, Question
+from p2pmirror.peers.protocol import Answer, Busy, Follow, Peers, Question
 from p2pmirror.peers.scores import Scores
 from p2pmirror.resolve.plan import Plan
 from p2pmirror.resolve.want import Trail
@@ -39,6 +39,15 @@ class Won:
     answer: Answer
 
 
+class OnlyParts(NotHere):
+    """Nobody gives all of it, but these have parts of it, or are fetching it."""
+
+    def __init__(self, message: str, providers: Sequence[Provider]) -> None:
+        """Name `providers`, of which there is one at least."""
+        super().__init__(message)
+        self.providers = tuple(providers)
+
+
 @dataclass(frozen=True, slots=True)
 class Sources:
     """The peers as somewhere to get content from: found by `router`, asked by `peers`, remembered in `scores`."""
@@ -59,8 +68,8 @@ class Sources:
     ) -> Won:
         """Return the first answer that passes `check`, which raises `PeerMisbehaved` for one that must not be used.
 
-        Nodes in `without` are not asked. Raises `NotHere` when nobody answers within `HEAD_S`. Cancellation closes
-        whatever had been opened.
+        Nodes in `without` are not asked. Raises `NotHere` when nobody answers within `HEAD_S`; `OnlyParts` when some
+        have parts. Cancellation closes whatever had been opened.
         """
         race = _Race(self, digest, question, trail, check=check, without=without)
         try:
@@ -70,6 +79,8 @@ class Sources:
             if race.won is not None:
                 race.won.answer.close()
             raise
+        if race.won is None and race.parts:
+            raise OnlyParts(f"no peer has all of {digest}", list(race.parts.values()))
         if race.won is None:
             raise NotHere(f"no peer has {digest}")
         return race.won
@@ -105,6 +116,7 @@ class _Race:
         without: AbstractSet[NodeId],
     ) -> None:
         self.won: Won | None = None
+        self.parts: dict[NodeId, Provider] = {}
         self._sources = sources
         self._digest = digest
         self._question = question
@@ -169,13 +181,14 @@ class _Race:
         if isinstance(found, Checking):
             self._plan.hoped()
         elif self._usable(found):
-            self._plan.learnt(found)
+            if found.complete:
+                self._plan.learnt(found)
+            else:
+                self.parts[found.node_id] = found
 
     def _usable(self, provider: Provider) -> bool:
-        return (
-            provider.complete
-            and provider.node_id not in self._without
-            and not self._sources.scores.banned(provider.node_id, self._digest, trio.current_time())
+        return provider.node_id not in self._without and not self._sources.scores.banned(
+            provider.node_id, self._digest, trio.current_time()
         )
 
     async def _steer(self, nursery: trio.Nursery) -> None:
@@ -198,7 +211,10 @@ class _Race:
             except BaseException:
                 answer.close()
                 raise
-        except NotHere:
+        except Follow as error:
+            self._follow(error.leader)
+            self._plan.failed(provider)
+        except (NotHere, Busy):
             self._plan.failed(provider)
         except Unreachable:
             self._sources.broke(provider)
@@ -212,3 +228,9 @@ class _Race:
             else:
                 answer.close()
         self._wake.set()
+
+    def _follow(self, leader: NodeId) -> None:
+        """Take note of whom a peer names in its own place, if it is a member."""
+        for member in self._sources.router.members():
+            if member.node_id == leader:
+                self.parts[leader] = Provider(leader, member.address, member.zone, complete=False, leading=True)

@@ -17,7 +17,8 @@ class Want:
     """One request for content, as containerd or a peer put it.
 
     `reference` is a digest or a tag. `byte_range` is the Range header as it came; whoever knows the length reads it.
-    `from_peer` is the node that asks: it is answered from what is held here, and nobody else is asked.
+    `from_peer` is the node that asks: it is answered from what is held here, and nobody else is asked. `follows`: it
+    can follow another node's flight instead; `waits`: it was told that this node is fetching it, and waits for that.
     """
 
     kind: Literal["manifest", "blob"]
@@ -27,6 +28,8 @@ class Want:
     head: bool = False
     byte_range: str | None = None
     from_peer: NodeId | None = None
+    follows: bool = False
+    waits: bool = False
 
     @property
     def name(self) -> str:

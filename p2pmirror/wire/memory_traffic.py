@@ -3,8 +3,8 @@
 Laws:
 - rates are shared max-min fairly (`memory_rates`) among the flows that have something to send on a way that is up; they
   are shared anew, once for all changes of one moment, when a flow begins or stops, or a host's rate changes;
-- a flow's progress is exact at every moment; what arrives does so in steps of at most `STEP_BYTES`, so a byte comes up
-  to `STEP_BYTES` / rate later than it would in the fluid, and the last byte of a transfer on time;
+- a flow's progress is exact at every moment; what arrives does so in steps of at most `step_bytes`, so a byte comes up
+  to `step_bytes` / rate later than it would in the fluid, and the last byte of a transfer on time;
 - only streams have rates: datagrams are small (at most 1,200 bytes each, 50 a second) and pass at once;
 - a host has its rate towards all others together, and none towards itself.
 """
@@ -125,9 +125,10 @@ class Flow:
     def _load(self) -> bool:
         """Make a step of what comes first in the queue."""
         size = 0
-        while self._queue and size < STEP_BYTES:
+        step_bytes = self._traffic.step_bytes
+        while self._queue and size < step_bytes:
             data = self._queue.popleft()
-            room = STEP_BYTES - size
+            room = step_bytes - size
             if len(data) > room:
                 self._queue.appendleft(data[room:])
                 data = data[:room]
@@ -141,6 +142,7 @@ class Traffic:
     """All flows, and the rates of hosts in bytes a second."""
 
     def __init__(self, timing: Timing) -> None:
+        self.step_bytes = STEP_BYTES  # less where rates are scaled down: a head must not wait for a body behind it
         self._timing = timing
         self._upload: dict[MemoryNetwork, float] = {}
         self._download: dict[MemoryNetwork, float] = {}

@@ -89,7 +89,7 @@ async def test_docker_io_has_its_library(bench):
         ("/v2/_catalog", 404, "UNSUPPORTED"),
         ("/v2/a/b/c", 404, "UNSUPPORTED"),
         ("/", 404, "UNSUPPORTED"),
-        ("/p2p/v1/flights/x", 404, "UNSUPPORTED"),
+        ("/p2p/v1/flights/x", 403, "DENIED"),
         ("/v2/a/manifests/latest", 404, "MANIFEST_UNKNOWN"),
         (BLOB_TARGET, 404, "BLOB_UNKNOWN"),
         ("/v2/a/tags/list", 404, "NAME_UNKNOWN"),

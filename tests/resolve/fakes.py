@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 import trio
 
 from p2pmirror.errors import NotHere, Unreachable
-from p2pmirror.peers.protocol import Question
+from p2pmirror.peers.piecemap import PieceMap
+from p2pmirror.peers.protocol import FlightQuestion, Question
 from p2pmirror.wire.address import Address
 from p2pmirror.wire.identity import NodeId
 from p2pmirror.wire.network import File
@@ -46,8 +47,11 @@ class ScriptedAnswer:
         self._has_stalled = False
         peers.open += 1
         self.size = len(script.data) if script.size is None else script.size
+        self.offset = question.offset
+        self.count = self.size - question.offset
         self.media_type = script.media_type
         self.digest = None
+        self.piece_hash = None
 
     async def receive_into(self, buffer: memoryview) -> int:
         script = self._script
@@ -87,6 +91,12 @@ class ScriptedPeers:
         if not script.data and script.size is None:
             raise NotHere("the script has nothing")
         return ScriptedAnswer(script, question, self)
+
+    async def map(self, _node_id: NodeId, _address: Address, _question: FlightQuestion, **_options: object) -> PieceMap:
+        raise NotHere("nothing is arriving")
+
+    async def next(self, _node_id: NodeId, _address: Address, _question: FlightQuestion, **_options: object) -> None:
+        raise NotHere("nothing is arriving")
 
 
 class KeptSink:

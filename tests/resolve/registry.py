@@ -12,10 +12,12 @@ from prometheus_client import CollectorRegistry
 from p2pmirror.oci import Digest, TagName, mediatype
 from p2pmirror.peers.scores import Scores
 from p2pmirror.resolve.confirmed import Confirmed
+from p2pmirror.resolve.flights import Flights
 from p2pmirror.resolve.hashing import hashing_inline
 from p2pmirror.resolve.metrics import ResolveMetrics
 from p2pmirror.resolve.race import RaceOptions, Sources
 from p2pmirror.resolve.resolver import MirrorResolver, ResolveOptions
+from p2pmirror.resolve.swarm import SwarmParts
 from p2pmirror.resolve.tags import TagOptions
 from p2pmirror.resolve.through import Through, ThroughOptions
 from p2pmirror.resolve.want import Found, Listing, Trail, Want
@@ -54,14 +56,18 @@ class World:
         self._metrics_registry = CollectorRegistry()
         metrics = ResolveMetrics(self._metrics_registry)
         self.through = Through(self.upstream, cache, ThroughOptions(), metrics, hashing_inline)
+        sources = Sources(self.router, ScriptedPeers({}), Scores(Random(1)), RaceOptions())
+        parts = SwarmParts(sources.peers, sources.router, sources.scores, Random(2), hashing_inline)
+        self.flights = None if cache is None else Flights(cache, parts, metrics)
         held = LayeredStore([self.store] if cache is None else [self.store, cache])
         self.resolver = MirrorResolver(
             held,
-            Sources(self.router, ScriptedPeers({}), Scores(Random(1)), RaceOptions()),
+            sources,
             ResolveOptions(RaceOptions(), TagOptions(**tags)),
             metrics,
             hashing_inline,
             through=self.through,
+            flights=self.flights,
             confirmed=Confirmed(cache),
         )
 
@@ -69,6 +75,8 @@ class World:
         self._manager = trio.open_nursery()
         self._nursery = await self._manager.__aenter__()
         await self._nursery.start(self.through.run)
+        if self.flights is not None:
+            await self._nursery.start(self.flights.run)
         return self
 
     async def __aexit__(self, *error: object) -> None:

@@ -83,7 +83,7 @@ async def test_passing_a_blob_on_that_nobody_keeps(autojump_clock: Any) -> None:
         async def check() -> None:
             await trio.sleep(5)
             assert trio.lowlevel.current_statistics().tasks_living <= tasks
-            assert world.through.flights() == []
+            assert world.resolver.transfers() == []
             assert world.resolver.transfers() == []
 
         assert await cancel_at_every_checkpoint(pull, check) > 3

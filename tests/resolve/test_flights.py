@@ -12,7 +12,8 @@ import trio
 
 from p2pmirror.errors import NotHere, Unreachable, UpstreamRefused
 from p2pmirror.oci import Digest
-from p2pmirror.resolve.flights import LINGER_S, TAIL_BYTES
+from p2pmirror.resolve.flight import TAIL_BYTES
+from p2pmirror.resolve.flights import LINGER_S
 from p2pmirror.resolve.want import Arriving, Held, Trail, Want
 from p2pmirror.store.cache import CacheOptions, CacheStore
 from p2pmirror.store.memoryfiles import MemoryFiles
@@ -223,9 +224,9 @@ async def test_a_silent_registry_sends_its_clients_on(autojump_clock: Any) -> No
         world.conduct.is_silent = True
         with pytest.raises(Unreachable), trio.fail_after(2.1):
             await world.find_blob(DIGEST)
-        assert len(world.through.flights()) == 1
+        assert len(world.flights.all()) == 1
         await trio.sleep(LINGER_S + 10)
-        assert world.through.flights() == []
+        assert world.flights.all() == []
 
 
 @pytest.mark.parametrize(("left_after_s", "finishes"), [(0.5, False), (2.0, True)])
@@ -236,7 +237,7 @@ async def test_a_flight_without_readers(autojump_clock: Any, left_after_s: float
         with trio.move_on_after(left_after_s):
             await pull(world)
         await trio.sleep(LINGER_S + 10)
-        assert world.through.flights() == []
+        assert world.flights.all() == []
         assert await kept(world) == finishes
 
 
@@ -299,7 +300,7 @@ async def test_whoever_comes_as_a_flight_ends_that_could_not_be_kept(autojump_cl
             nursery.start_soon(wipe)
             for _ in range(checkpoints):
                 await trio.lowlevel.checkpoint()
-            found = await world.through.blob(want, digest, Trail())
+            found = await world.resolver.find(want, Trail())
             assert isinstance(found, Arriving), checkpoints
             sink = KeptSink()
             await found.pump(sink)
@@ -333,7 +334,7 @@ async def test_cancelling_a_pull_anywhere(autojump_clock: Any) -> None:
 
         async def check() -> None:
             await trio.sleep(LINGER_S + 10)
-            assert world.through.flights() == []
+            assert world.flights.all() == []
             assert not any(entry.is_open for entry in world.cache.entries)
             await world.cache.remove([small])
 

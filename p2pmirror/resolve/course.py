@@ -1,0 +1,193 @@
+"""Where a blob that is not here comes from: a peer that has all of it, the node that is fetching it, or the registry.
+
+Laws:
+- a peer that has all of it comes first, then whoever leads, then, for one node of the cluster, the registry;
+- whoever was followed and failed is followed no more: then this node asks for itself, which costs a copy, not a pull;
+- peers that are only told to have parts are no reason to wait.
+
+DESIGN.md section 4, "Leader: one node fetches from upstream".
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from collections.abc import Set as AbstractSet
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Final
+
+import trio
+
+from p2pmirror.errors import NotHere, only_error
+from p2pmirror.oci import Digest, blob_path
+from p2pmirror.peers.protocol import Question
+from p2pmirror.resolve.flight import Flight
+from p2pmirror.resolve.flights import OpenAt, Step, Stream
+from p2pmirror.resolve.metrics import ResolveMetrics
+from p2pmirror.resolve.race import OnlyParts, Sources, Won
+from p2pmirror.resolve.supply import Supply
+from p2pmirror.resolve.want import Content, Trail, Want
+from p2pmirror.routing.protocol import Provider, key_of
+from p2pmirror.upstream.protocol import Download
+from p2pmirror.wire.identity import NodeId
+
+FOLLOWED_MAX: Final = 2  # times that a node is followed anew after it was lost: it may have been restarted
+BUFFER_BYTES: Final = 256 * 1024  # what a peer's stream is read in
+
+
+class BlobCourse:
+    """The course of one blob; see `flights.Course`."""
+
+    def __init__(
+        self,
+        want: Want,
+        digest: Digest,
+        sources: Sources,
+        metrics: ResolveMetrics,
+        *,
+        trail: Trail,
+        from_registry: OpenAt | None,
+    ) -> None:
+        """Find it for `want`; `from_registry` opens it there, None: it is not to be asked."""
+        self.parts: tuple[Provider, ...] | None = None  # who has parts, where whoever made the course knows already
+        self._digest = digest
+        self._sources = sources
+        self._metrics = metrics
+        self._trail = trail
+        self._from_registry = from_registry
+        self._followed: dict[NodeId, int] = {}  # how often each was followed
+        self.question = Question(blob_path(want.repository, digest), want.registry, follows=True)
+
+    async def next(self, flight: Flight, company: AbstractSet[NodeId]) -> Step:
+        """Return where more is; see `flights.Course`."""
+        parts, self.parts = self.parts, None
+        if parts is None:
+            index = next(flight.missing(), 0) if flight.opened.is_set() else 0
+            try:
+                return Step(self.stream(await self._first(index * flight.piece_bytes if index else 0, company)))
+            except OnlyParts as error:
+                parts = error.providers
+            except NotHere:
+                parts = ()
+        return await self._without_holder(parts, company)
+
+    def stream(self, won: Won) -> Stream:
+        """Return the stream of a peer that has answered, and of others after it."""
+        stream = _PeerStream(self, won)
+        return Stream(stream.open_at, is_registry=False, close=stream.close, used=stream.used)
+
+    def supply(self, won: Won, start: int) -> Supply:
+        """Return the bytes of a peer from `start` on, and of others when it breaks."""
+        content = Content(self._digest, won.answer.size, won.answer.media_type)
+
+        async def reopen(offset: int, without: AbstractSet[NodeId]) -> Won:
+            found = await self.again(offset, without)
+            if found.answer.size != content.size:  # one of two is wrong, and only the digest will say which
+                found.answer.close()
+                raise NotHere(f"{content.digest} has {content.size} bytes, and a peer says {found.answer.size}")
+            return found
+
+        return Supply(
+            content,
+            start,
+            content.size,
+            won,
+            reopen=reopen,
+            sources=self._sources,
+            trail=self._trail,
+            metrics=self._metrics,
+        )
+
+    async def _without_holder(self, parts: tuple[Provider, ...], company: AbstractSet[NodeId]) -> Step:
+        """Return where it comes from when no peer gives all of it, and some have `parts`. Raises `NotHere`."""
+        fresh = self._followable(tuple(each for each in parts if each.leading or self._from_registry is None), company)
+        if fresh or any(each.leading and each.node_id in company for each in parts):
+            return Step(None, (*fresh, *parts))
+        if self._from_registry is None:
+            if not company:
+                raise NotHere(f"no peer has {self._digest}, or more of it")
+            return Step(None)
+        grant = await self._sources.router.want(key_of(self._digest))
+        known = (*parts, *(each for each in grant.providers if not each.complete))
+        leaders = () if grant.leader is None else (grant.leader,)
+        if self._followable(leaders, company) or any(each.node_id in company for each in leaders):
+            return Step(None, (*leaders, *known))
+        return Step(Stream(self._from_registry, is_registry=True), known)
+
+    def _followable(self, providers: tuple[Provider, ...], company: AbstractSet[NodeId]) -> tuple[Provider, ...]:
+        """Return those that are not in company and have not been followed in vain too often; they are followed now."""
+        fresh = tuple(
+            each
+            for each in providers
+            if each.node_id not in company and self._followed.get(each.node_id, 0) < FOLLOWED_MAX
+        )
+        for each in fresh:
+            self._followed[each.node_id] = self._followed.get(each.node_id, 0) + 1
+        return fresh
+
+    async def _first(self, offset: int, company: AbstractSet[NodeId] = frozenset()) -> Won:
+        """Ask peers that have all of it. Raises `NotHere`, among them `OnlyParts`."""
+        is_let_down = any(node_id not in company for node_id in self._followed)
+        question = replace(self.question, offset=offset, follows=not is_let_down)
+        return await self._sources.first(self._digest, question, self._trail)
+
+    async def again(self, offset: int, without: AbstractSet[NodeId]) -> Won:
+        """Ask peers that have all of it but these, for a stream that broke. Raises `NotHere`."""
+        question = replace(self.question, offset=offset, follows=False)
+        return await self._sources.first(self._digest, question, self._trail, without=without)
+
+
+class _PeerStream:
+    """What peers that have all of a blob send, one after another."""
+
+    def __init__(self, course: BlobCourse, won: Won) -> None:
+        self._won: Won | None = won
+        self._course = course
+        self._supplies: list[Supply] = []
+
+    def used(self) -> list[NodeId]:
+        return [provider.node_id for supply in self._supplies for provider in supply.used]
+
+    def close(self) -> None:
+        won, self._won = self._won, None
+        if won is not None:
+            won.answer.close()
+
+    @asynccontextmanager
+    async def open_at(self, start: int) -> AsyncIterator[Download]:
+        """Go on from a byte; see `flights.OpenAt`."""
+        if self._won is not None and self._won.answer.offset == start:
+            won, self._won = self._won, None
+        else:
+            self.close()
+            won = await self._course.again(start, frozenset())
+        supply = self._course.supply(won, start)
+        self._supplies.append(supply)
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(supply.watch)
+                yield _PeerDownload(supply)
+                nursery.cancel_scope.cancel()
+        except BaseExceptionGroup as group:
+            raise only_error(group) from None
+        finally:
+            supply.close()
+
+
+class _PeerDownload:
+    """See `upstream.protocol.Download`."""
+
+    def __init__(self, supply: Supply) -> None:
+        self._supply = supply
+        self._buffer = memoryview(bytearray(BUFFER_BYTES))
+
+    @property
+    def size(self) -> int:
+        """Length of the whole blob."""
+        return self._supply.end
+
+    async def receive(self) -> bytes:
+        """Return the next bytes."""
+        if self._supply.position >= self._supply.end:
+            return b""
+        return bytes(self._buffer[: await self._supply.fill(self._buffer)])

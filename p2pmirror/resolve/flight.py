@@ -1,0 +1,238 @@
+"""One blob that is arriving, in pieces: what of it is here, who may read how far, and who is fetching what.
+
+Laws:
+- it is read up to what has come in its turn and through whole pieces, and the last 64 KiB of the blob only once the
+  digest of all of it is right: no reader is ever given a clean end to wrong content;
+- a piece is whole once and stays so; nobody fetches a piece that a stream is writing, and no stream enters one that is
+  being fetched, so that nothing unverified is ever written over what was verified;
+- a hash is somebody's claim until the digest of all of it is right, and when that is wrong the claimants are blamed.
+
+DESIGN.md section 4, "Flights and pieces".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+import trio
+
+from p2pmirror.errors import MirrorError
+from p2pmirror.oci import Digest
+from p2pmirror.peers.piecemap import Bitmap, pieces_of
+from p2pmirror.resolve.spreading import Spreading
+from p2pmirror.store.cache.protocol import Incoming
+from p2pmirror.wire.http import Sink
+from p2pmirror.wire.identity import NodeId
+from p2pmirror.wire.network import File
+
+TAIL_BYTES: Final = 64 * 1024  # withheld until the digest is known: small beside any layer that is worth keeping
+FOLLOWER_S: Final = 5.0  # a peer that asked for the map within this follows the flight
+
+
+@dataclass(frozen=True, slots=True)
+class PieceSizes:
+    """How a blob is cut: below `whole_below_bytes` it is one piece; every node of a cluster has the same."""
+
+    piece_bytes: int = 4 << 20
+    whole_below_bytes: int = 8 << 20
+
+    def of(self, size: int) -> int:
+        """Return the length of the pieces of a blob."""
+        return self.piece_bytes if size >= self.whole_below_bytes else max(1, size)
+
+
+@dataclass(eq=False)
+class Flight:
+    """One blob; `size` is known, and `incoming` there, once it is `opened` and has not `failed`.
+
+    `leads`: it is fetched from a registry, or from a peer that has all of it, for whoever follows.
+    """
+
+    digest: Digest
+    name: str  # registry/repository of the image for which it was asked first
+    began: float  # trio's clock
+    sizes: PieceSizes = field(default_factory=PieceSizes)
+    size: int = 0
+    is_right: bool = False  # whether all of it is there and has the right digest
+    failed: MirrorError | None = None
+    opened: trio.Event = field(default_factory=trio.Event)
+    incoming: Incoming | None = None
+    leads: bool = False
+    is_acknowledged: bool = False  # whether a live leader has said that it is fetching this
+    is_from_registry: bool = False  # whether any of it came from there to this node
+    readers: int = 0
+    alone_since: float = 0.0  # since when nobody follows it, while `readers` is 0
+    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+    # pieces
+    have: Bitmap = field(default_factory=lambda: Bitmap(0))
+    seq: int = 1  # grows with every change that peers may want to know; 0: who asks knows nothing
+    author: NodeId | None = None  # whose claims are passed on here; None: this node's own
+    hashes: dict[int, bytes] = field(default_factory=dict)
+    claimed_by: dict[int, NodeId] = field(default_factory=dict)  # whose claim a hash is, where it is another node's
+    hashed_at: dict[int, int] = field(default_factory=dict)  # the `seq` at which a hash became known
+    are_hashes_asked: bool = False
+    fetching: dict[int, list[float]] = field(default_factory=dict)  # pieces that peers were asked for, and when
+    streaming: int | None = None  # the piece that a stream is writing
+    spreading: Spreading = field(default_factory=Spreading)
+    followers: dict[NodeId, float] = field(default_factory=dict)
+    used: dict[NodeId, int] = field(default_factory=dict)  # peers whose bytes are in it, and how many
+    _changed: trio.Event = field(default_factory=trio.Event)
+    _pieces_changed: trio.Event = field(default_factory=trio.Event)
+
+    @property
+    def registry(self) -> str:
+        """The registry of its image."""
+        return self.name.partition("/")[0]
+
+    @property
+    def repository(self) -> str:
+        """The repository of its image."""
+        return self.name.partition("/")[2]
+
+    @property
+    def piece_bytes(self) -> int:
+        """How long its pieces are."""
+        return self.sizes.of(self.size)
+
+    @property
+    def written(self) -> int:
+        """How many bytes have come in their turn."""
+        return 0 if self.incoming is None else self.incoming.written
+
+    @property
+    def arrived(self) -> int:
+        """How many bytes are there, wherever."""
+        return min(self.size, max(self.written, len(self.have) * self.piece_bytes))
+
+    def readable_to(self, position: int) -> int:
+        """Return up to where bytes from `position` on may be given out; at or before it: none now."""
+        if self.is_right:
+            return self.size
+        end = max(position, self.written)
+        index = end // self.piece_bytes
+        while index < self.have.count and index in self.have:
+            index += 1
+            end = index * self.piece_bytes
+        return min(end, self.size - TAIL_BYTES)
+
+    def extent(self, index: int) -> tuple[int, int]:
+        """Return the first byte of a piece, and how many it has."""
+        offset = index * self.piece_bytes
+        return offset, min(self.piece_bytes, self.size - offset)
+
+    def covers(self, start: int, end: int) -> bool:
+        """Whether bytes `start` to `end` are in whole pieces, which a peer may be given."""
+        if self.incoming is None or not 0 <= start < end <= self.size:
+            return False
+        return all(index in self.have for index in range(start // self.piece_bytes, -(-end // self.piece_bytes)))
+
+    def open(self, size: int, incoming: Incoming) -> None:
+        """Begin to take bytes in."""
+        self.size, self.incoming = size, incoming
+        self.have = Bitmap(pieces_of(size, self.sizes.of(size)))
+        self.seq += 1
+        self.opened.set()
+        self.changed_pieces()
+
+    def missing(self, span: Iterable[int] | None = None) -> Iterator[int]:
+        """Every piece that is not whole, in order, or those of a span."""
+        return (index for index in (range(self.have.count) if span is None else span) if index not in self.have)
+
+    def next_for_stream(self, start: int = 0) -> int | None:
+        """Return the first piece from `start` on that a stream may write."""
+        return next((i for i in self.missing(range(start, self.have.count)) if i not in self.fetching), None)
+
+    def add(self, index: int, piece_hash: bytes | None = None) -> None:
+        """Have a piece; with the hash that it was checked against, or with one to be computed when asked for."""
+        self.have.add(index)
+        self.seq += 1
+        if piece_hash is not None:
+            self.know(index, piece_hash)
+        self.changed_pieces()
+
+    def know(self, index: int, piece_hash: bytes, by: NodeId | None = None) -> None:
+        """Know the hash of a piece, as `by` claims it; None: as it was computed here. The first claim counts."""
+        if index not in self.hashes:
+            self.seq += 1
+            self.hashes[index] = piece_hash
+            self.hashed_at[index] = self.seq
+            if by is not None:
+                self.claimed_by[index] = by
+
+    def learn(self, author: NodeId, hashes: dict[int, bytes], is_around: Callable[[NodeId], bool]) -> None:
+        """Take an author's claims in: where there is none, and where whoever claimed another one is not around."""
+        seq = self.seq
+        for index, piece_hash in hashes.items():
+            if self.hashes.get(index, piece_hash) != piece_hash:
+                claimant = self.claimed_by.get(index)
+                if index in self.have or claimant is None or is_around(claimant):
+                    continue
+                del self.hashes[index]
+            self.know(index, piece_hash, author)
+        if self.seq > seq:
+            self.changed_pieces()
+
+    def follows_now(self, now: float) -> list[NodeId]:
+        """Return who follows it, the latest last."""
+        self.followers = {each: at for each, at in self.followers.items() if now < at + FOLLOWER_S}
+        return list(self.followers)
+
+    def changed(self) -> None:
+        """Wake all readers."""
+        self._changed.set()
+        self._changed = trio.Event()
+
+    def changed_pieces(self) -> None:
+        """Wake all readers, and whoever waits for pieces."""
+        self._pieces_changed.set()
+        self._pieces_changed = trio.Event()
+        self.changed()
+
+    async def wait(self) -> None:
+        """Wait for the next change. Cancellation leaves nothing behind."""
+        await self._changed.wait()
+
+    async def wait_for_pieces(self) -> None:
+        """Wait for the next change of pieces, hashes, or of who fetches what. Cancellation leaves nothing behind."""
+        await self._pieces_changed.wait()
+
+
+class Following:
+    """One reader of a flight: bytes `start` to `end` of the blob. Made once the flight is open; `close` it once."""
+
+    def __init__(self, flight: Flight, file: File, start: int, end: int) -> None:
+        """Own `file`."""
+        self.position = start
+        self._flight = flight
+        self._file = file
+        self._end = end
+        self._closed = False
+        flight.readers += 1
+
+    @property
+    def file(self) -> File:
+        """What has been written, for whoever goes on without the flight."""
+        return self._file
+
+    async def pump(self, sink: Sink) -> None:
+        """Send the bytes as they come. Raises what ended the flight when it ends too early, at `position`."""
+        flight = self._flight
+        while self.position < self._end:
+            count = min(flight.readable_to(self.position), self._end) - self.position
+            if count > 0:
+                await sink.send_file(self._file, self.position, count)
+                self.position += count
+            elif flight.failed is not None:
+                raise flight.failed
+            else:
+                await flight.wait()
+
+    def close(self) -> None:
+        """Leave the flight; twice does no harm."""
+        if not self._closed:
+            self._closed = True
+            self._file.close()
+            self._flight.readers -= 1
+            self._flight.alone_since = trio.current_time()

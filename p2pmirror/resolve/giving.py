@@ -1,0 +1,65 @@
+"""Whole blobs on their way from this node to peers: one peer at a time has a large one from its first byte.
+
+Laws: whoever else asks for it, and can follow that peer's flight, is sent there, so that this node's link carries each
+byte once and the peers' links the rest; whoever cannot, or says that he has tried, is served.
+
+DESIGN.md section 4, "Spreading from a scarce source".
+"""
+
+from p2pmirror.oci import Digest
+from p2pmirror.peers.protocol import Follow
+from p2pmirror.wire.identity import NodeId
+from p2pmirror.wire.network import File
+
+
+class Giving:
+    """Who is being given what."""
+
+    def __init__(self) -> None:
+        """Nobody is."""
+        self._given: dict[Digest, dict[NodeId, int]] = {}
+
+    def begin(self, digest: Digest, to: NodeId, file: File) -> File:
+        """Return the file to send from; closing it ends the giving. Raises `Follow` when another peer is given it."""
+        given = self._given.setdefault(digest, {})
+        for other in given:
+            if other != to:
+                raise Follow(f"{digest} is being given to another node", other)
+        given[to] = given.get(to, 0) + 1
+        return _Given(self, digest, to, file)
+
+    def end(self, digest: Digest, to: NodeId) -> None:
+        """Take note that one response to a peer has ended."""
+        given = self._given[digest]
+        given[to] -= 1
+        if not given[to]:
+            del given[to]
+        if not given:
+            del self._given[digest]
+
+
+class _Given:
+    """A file that is being sent to a peer; see `wire.network.File`."""
+
+    def __init__(self, giving: Giving, digest: Digest, to: NodeId, file: File) -> None:
+        self._giving = giving
+        self._digest = digest
+        self._to = to
+        self._file = file
+        self._open = True
+
+    @property
+    def size(self) -> int:
+        return self._file.size
+
+    def fileno(self) -> int | None:
+        return self._file.fileno()
+
+    async def read_at(self, offset: int, count: int) -> bytes:
+        return await self._file.read_at(offset, count)
+
+    def close(self) -> None:
+        self._file.close()
+        if self._open:
+            self._open = False
+            self._giving.end(self._digest, self._to)

@@ -1,0 +1,45 @@
+"""Which piece of a flight to ask a peer for.
+
+Laws: only what is not here, and what nobody else was asked for, unless he is late; the rarest first among those in the
+window, ties by chance, so that peers do not all ask for the same ones. This module only thinks.
+
+Follows A. Legout et al., Rarest First and Choke Algorithms Are Enough (2006); the window keeps readers fed in order.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from random import Random
+from typing import Final
+
+from p2pmirror.peers.piecemap import Bitmap
+
+WINDOW_PIECES: Final = 32  # ahead of the frontier: 128 MiB, more than peers exchange while one piece is late
+ASKS_MAX: Final = 2  # of one piece: when it is late somebody else is asked too, and the first one counts
+
+
+def window(have: Bitmap, first: int) -> list[int]:
+    """Return the pieces that may be asked for, in order: the next `WINDOW_PIECES` from `first` on that are missing."""
+    found = []
+    for index in range(first, have.count):
+        if index not in have:
+            found.append(index)
+            if len(found) == WINDOW_PIECES:
+                break
+    return found
+
+
+def wanted(missing: Sequence[int], asked: Mapping[int, Sequence[float]], late_before: float) -> list[int]:
+    """Return which pieces of the window to ask for: those that nobody was asked for, else those that are late.
+
+    `asked` are the moments at which peers were asked; a piece is late when that was before `late_before`, once.
+    """
+    free = [index for index in missing if index not in asked]
+    return free or [i for i in missing if len(asked[i]) < ASKS_MAX and asked[i][-1] < late_before]
+
+
+def rarest(candidates: Iterable[int], maps: Sequence[Bitmap], random: Random) -> int | None:
+    """Return a piece that the fewest of these have, by chance among several; None when there is no candidate."""
+    counted = [(sum(index in each for each in maps), index) for index in candidates]
+    if not counted:
+        return None
+    fewest = min(counted)[0]
+    return random.choice([index for count, index in counted if count == fewest])

@@ -1,0 +1,141 @@
+"""What peers may know and have of the flights of this node, while they go on.
+
+Laws:
+- only a flight that leads makes a peer wait for bytes; any flight makes him wait for news, for as long as he said;
+- a map says what is whole and what its author claims; hashes are computed once somebody asks for a map, not before;
+- what a flight that leads has is given to one peer each (`spreading`), and to others through that one.
+
+DESIGN.md section 4, "Flights and pieces".
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Final
+
+import trio
+
+from p2pmirror.errors import NotHere, Unreachable
+from p2pmirror.peers.piecemap import FOLLOWERS_MAX, Bitmap, PieceMap
+from p2pmirror.resolve.flight import Flight
+from p2pmirror.wire.identity import NodeId
+from p2pmirror.wire.network import File
+
+WAIT_S_MAX: Final = 10.0  # whatever a peer says
+COALESCED_S: Final = 0.1  # changes that follow one another within this go out together
+FOLLOWERS_KEPT_MAX: Final = 1024  # peers of one flight that are remembered
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A piece that is given to a peer; `ended` is to be called once, with whether it went out whole."""
+
+    file: File
+    offset: int
+    count: int
+    size: int
+    piece_hash: bytes
+    ended: Callable[[bool], None]
+
+
+async def piece_map(flight: Flight, own: NodeId, asker: NodeId, *, since: int, wait_s: float) -> PieceMap:
+    """Return what there is, once it differs from `since` or `wait_s` have passed. Raises what ended the flight."""
+    _note(flight, asker)
+    if not flight.are_hashes_asked:
+        flight.are_hashes_asked = True
+        flight.changed_pieces()
+    with trio.move_on_after(min(wait_s, WAIT_S_MAX)):
+        while flight.failed is None and flight.seq <= since:
+            await flight.wait_for_pieces()
+        if since and flight.failed is None and not flight.have.is_full:
+            await trio.sleep(COALESCED_S)
+    if flight.failed is not None:
+        raise NotHere(f"{flight.digest} does not arrive any more: {flight.failed}")
+    is_open = flight.incoming is not None
+    others = [each for each in flight.follows_now(trio.current_time()) if each != asker]
+    return PieceMap(
+        flight.seq,
+        flight.size if is_open else None,
+        flight.piece_bytes if is_open else 1,
+        flight.have if is_open else Bitmap(0),
+        {index: flight.hashes[index] for index, at in flight.hashed_at.items() if at > since},
+        flight.author or own,
+        flight.leads,
+        tuple(others[-FOLLOWERS_MAX:]),
+    )
+
+
+async def next_piece(flight: Flight, asker: NodeId, *, first: int, lacks: bytes, wait_s: float) -> Piece | None:
+    """Return a piece for a peer who lacks these from `first` on; None when there is none within `wait_s`.
+
+    Raises `NotHere` when this flight does not lead or has failed. Cancellation: nothing was given.
+    """
+    _note(flight, asker)
+    book = flight.spreading
+    with trio.move_on_after(min(wait_s, WAIT_S_MAX)):
+        while True:
+            if flight.failed is not None or not flight.leads:
+                raise NotHere(f"{flight.digest} is not spread from here")
+            index = None if book.is_busy else _choose(flight, asker, first, lacks)
+            if index is not None:
+                return await _give(flight, index, asker)
+            with trio.move_on_after(COALESCED_S):  # the book looks at the time, too
+                await flight.wait_for_pieces()
+    return None
+
+
+def _choose(flight: Flight, asker: NodeId, first: int, lacks: bytes) -> int | None:
+    lacked = [
+        index
+        for at in range(8 * len(lacks))
+        if lacks[at >> 3] & (0x80 >> (at & 7)) and (index := first + at) < flight.have.count
+    ]
+    if lacked:
+        for index in range(lacked[0], lacked[-1]):
+            if index not in lacked:
+                flight.spreading.announced(asker, index)
+        for index in range(lacked[0]):
+            flight.spreading.announced(asker, index)
+    return flight.spreading.choose(asker, [i for i in lacked if i in flight.have], trio.current_time())
+
+
+async def _give(flight: Flight, index: int, asker: NodeId) -> Piece | None:
+    assert flight.incoming is not None
+    offset, count = flight.extent(index)
+    flight.spreading.began(index, asker, trio.current_time())
+    is_over = False
+
+    def ended(whole: bool) -> None:  # noqa: FBT001  # the shape of a callback
+        nonlocal is_over
+        if not is_over:
+            is_over = True
+            flight.spreading.ended(index, asker, trio.current_time(), whole=whole)
+            flight.changed_pieces()
+
+    try:
+        with trio.CancelScope(shield=True):  # a hash and an open file, some milliseconds
+            piece_hash = await hash_of(flight, index)
+            file = await flight.incoming.reader()
+    except Unreachable:
+        ended(False)  # noqa: FBT003
+        raise NotHere(f"{flight.digest} has ended") from None
+    return Piece(file, offset, count, flight.size, piece_hash, ended)
+
+
+async def hash_of(flight: Flight, index: int) -> bytes:
+    """Return the hash of a piece that is here, computing it when it is not known. Raises `Unreachable`."""
+    if index not in flight.hashes:
+        assert flight.incoming is not None
+        hasher = sha256()
+        offset, count = flight.extent(index)
+        await flight.incoming.feed(hasher, offset, count)
+        flight.know(index, hasher.digest())
+        flight.changed_pieces()
+    return flight.hashes[index]
+
+
+def _note(flight: Flight, asker: NodeId) -> None:
+    flight.followers.pop(asker, None)
+    flight.followers[asker] = trio.current_time()
+    if len(flight.followers) > FOLLOWERS_KEPT_MAX:
+        del flight.followers[next(iter(flight.followers))]

@@ -1,0 +1,386 @@
+"""The peers that have parts of one blob: what each of them has, and pieces from all of them at once.
+
+Laws:
+- a piece is taken only with the hash that the flight's author claims for it, and a peer whose piece does not match it
+  is asked no more for this digest;
+- each peer is asked for one piece at a time; one that breaks is left, one that is busy is asked again a little later;
+- at most `NEIGHBOURS_MAX` peers; they come from whoever calls `meet`, and from one another.
+
+DESIGN.md section 4, "Flights and pieces".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
+from functools import partial
+from hashlib import sha256
+from random import Random
+from typing import Final, TypeVar
+
+import trio
+
+from p2pmirror.errors import NotHere, PeerMisbehaved, Unreachable
+from p2pmirror.oci import blob_path
+from p2pmirror.peers.piecemap import Bitmap, PieceMap
+from p2pmirror.peers.protocol import Answer, Busy, FlightQuestion, Peers, Question
+from p2pmirror.peers.scores import Scores
+from p2pmirror.resolve.flight import Flight
+from p2pmirror.resolve.hashing import Hashing
+from p2pmirror.resolve.picking import rarest, wanted, window
+from p2pmirror.routing.protocol import Provider, Router
+from p2pmirror.wire.identity import NodeId
+
+NEIGHBOURS_MAX: Final = 16
+FETCHES_MAX: Final = 6  # pieces on their way to this node that it chose itself: more would only share its link
+EARLY_S: Final = 1.0  # who was just named as a leader may not have begun; he is asked again every `EARLY_GAP_S`
+EARLY_GAP_S: Final = 0.05
+POLL_S: Final = 2.0  # a peer answers by then, with news or without
+NEXT_S: Final = 1.0  # and so does one that has no piece to give
+ANSWER_S: Final = 3.0  # beyond these: a peer that says nothing at all is gone
+BUSY_S: Final = 0.1  # until a busy peer is asked again; up to twice that, by chance
+LATE_S: Final = 1.0  # a piece that takes longer than this, and than `LATE` times the usual, is late
+LATE: Final = 4.0
+STALL_S: Final = 2.0  # a piece of which nothing comes for so long is asked of somebody else
+PIECE_S: Final = 30.0  # and so is one that drips: 4 MiB at 140 KiB/s
+
+_T = TypeVar("_T")
+
+
+@dataclass(eq=False)
+class _Neighbour:
+    """One peer of a flight; `have` None: it has not told yet."""
+
+    provider: Provider
+    have: Bitmap | None = None
+    seq: int = 0
+    spreads: bool = False
+    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+
+    @property
+    def node_id(self) -> NodeId:
+        return self.provider.node_id
+
+
+@dataclass(frozen=True, slots=True)
+class SwarmParts:
+    """What a swarm works with."""
+
+    peers: Peers
+    router: Router
+    scores: Scores
+    random: Random
+    hashing: Hashing
+    fetches: trio.CapacityLimiter = field(default_factory=lambda: trio.CapacityLimiter(FETCHES_MAX))  # of all flights
+
+
+class Swarm:
+    """The peers of one flight; pieces come while `run` runs."""
+
+    def __init__(self, flight: Flight, parts: SwarmParts) -> None:
+        """Know nobody."""
+        self.size: int | None = None  # as the first peer told that knows it
+        self.told = trio.Event()  # set once it is known
+        self._flight = flight
+        self._parts = parts
+        self._neighbours: dict[NodeId, _Neighbour] = {}
+        self._nursery: trio.Nursery | None = None
+        self._progress_at = trio.current_time()
+        self._question = FlightQuestion(flight.digest, flight.registry, flight.repository)
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Ask peers until cancelled. Raises `StoreFull`."""
+        try:
+            async with trio.open_nursery() as self._nursery:
+                self._progress_at = trio.current_time()
+                task_status.started()
+                await trio.sleep_forever()
+        finally:
+            self._nursery = None
+
+    def meet(self, providers: Iterable[Provider]) -> None:
+        """Ask these too, unless there are enough already."""
+        now = trio.current_time()
+        for provider in providers:
+            node_id = provider.node_id
+            if len(self._neighbours) >= NEIGHBOURS_MAX or self._nursery is None:
+                return
+            if node_id in self._neighbours or node_id == self._parts.router.node_id:
+                continue
+            if self._parts.scores.banned(node_id, self._flight.digest, now):
+                continue
+            neighbour = self._neighbours[node_id] = _Neighbour(provider)
+            self._nursery.start_soon(self._keep_company, neighbour)
+
+    @property
+    def company(self) -> AbstractSet[NodeId]:
+        """Who is being asked."""
+        return self._neighbours.keys()
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether there is nobody to ask."""
+        return not self._neighbours
+
+    def has_elsewhere(self, index: int) -> bool:
+        """Whether a neighbour has a piece."""
+        return any(each.have is not None and index in each.have for each in self._neighbours.values())
+
+    async def starve(self, seconds: float) -> None:
+        """Wait until nothing has come for so long, or nobody is left. Cancellation leaves nothing behind."""
+        self._progress_at = trio.current_time()
+        while self._neighbours and trio.current_time() < self._progress_at + seconds:
+            with trio.move_on_at(self._progress_at + seconds):
+                await self._flight.wait_for_pieces()
+
+    async def _keep_company(self, neighbour: _Neighbour) -> None:
+        """Watch and ask one peer until it breaks, misbehaves, or has nothing to do with the flight any more."""
+        try:
+            with neighbour.scope:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._until_it_fails, neighbour, self._watch)
+                    nursery.start_soon(self._until_it_fails, neighbour, self._fetch)
+        finally:
+            self._neighbours.pop(neighbour.node_id, None)
+            self._flight.changed_pieces()
+
+    async def _until_it_fails(self, neighbour: _Neighbour, work: Callable[[_Neighbour], Awaitable[None]]) -> None:
+        digest, now = self._flight.digest, trio.current_time
+        try:
+            await work(neighbour)
+        except NotHere:
+            pass  # its flight has ended
+        except PeerMisbehaved:
+            self._parts.scores.ban(neighbour.node_id, digest, now())
+        except Unreachable:
+            self._parts.scores.failed(neighbour.node_id, now())
+            self._parts.router.failed(neighbour.node_id)
+        neighbour.scope.cancel()
+
+    # what a peer has
+
+    async def _watch(self, neighbour: _Neighbour) -> None:
+        while True:
+            piece_map = await _in_time(POLL_S, partial(self._ask_map, neighbour))
+            self._take_map(neighbour, piece_map)
+            if piece_map.complete:
+                await trio.sleep_forever()
+
+    async def _ask_map(self, neighbour: _Neighbour) -> PieceMap:
+        provider = neighbour.provider
+        early_until = trio.current_time() + EARLY_S
+        while True:
+            try:
+                return await self._parts.peers.map(
+                    provider.node_id, provider.address, self._question, since=neighbour.seq, wait_s=POLL_S
+                )
+            except Busy:
+                await self._pause()
+            except NotHere:
+                if neighbour.seq or not provider.leading or trio.current_time() >= early_until:
+                    raise
+                await trio.sleep(EARLY_GAP_S)
+
+    def _take_map(self, neighbour: _Neighbour, piece_map: PieceMap) -> None:
+        """Take in what a peer tells. Raises `PeerMisbehaved`."""
+        flight = self._flight
+        neighbour.seq, neighbour.spreads = piece_map.seq, piece_map.spreads
+        flight.is_acknowledged = flight.is_acknowledged or piece_map.spreads
+        self._progress_at = trio.current_time() if piece_map.size is None and piece_map.spreads else self._progress_at
+        self._meet_followers(piece_map.followers)
+        if piece_map.size is None:
+            return
+        if piece_map.piece_bytes != flight.sizes.of(piece_map.size):
+            raise PeerMisbehaved(f"{flight.digest}: pieces of {piece_map.piece_bytes} bytes")
+        if flight.opened.is_set() and piece_map.size != flight.size:
+            raise PeerMisbehaved(f"{flight.digest} has {flight.size} bytes, and a peer says {piece_map.size}")
+        if self.size is None:
+            self.size = piece_map.size
+            self.told.set()
+        if neighbour.have is not None and len(piece_map.have) < len(neighbour.have):
+            raise PeerMisbehaved(f"{flight.digest}: a piece that was there is no more")
+        neighbour.have = piece_map.have
+        if piece_map.author not in {None, self._parts.router.node_id}:
+            flight.author = piece_map.author if flight.author is None or piece_map.spreads else flight.author
+            flight.learn(piece_map.author or neighbour.node_id, piece_map.hashes, self._is_around)
+        flight.changed_pieces()
+
+    def _is_around(self, author: NodeId) -> bool:
+        return author in self._neighbours
+
+    def _meet_followers(self, followers: Iterable[NodeId]) -> None:
+        """Ask those whom a peer names, where they are members that we know ourselves."""
+        unknown = set(followers) - self._neighbours.keys()
+        if unknown and len(self._neighbours) < NEIGHBOURS_MAX:
+            members = self._parts.router.members()
+            self.meet(Provider(m.node_id, m.address, m.zone, complete=False) for m in members if m.node_id in unknown)
+
+    # pieces
+
+    async def _fetch(self, neighbour: _Neighbour) -> None:
+        while True:
+            try:
+                got = await (self._fetch_next(neighbour) if neighbour.spreads else self._fetch_one(neighbour))
+            except Busy:
+                await self._pause()
+                continue
+            if not got:
+                with trio.move_on_after(POLL_S):
+                    await self._flight.wait_for_pieces()
+
+    async def _fetch_one(self, neighbour: _Neighbour) -> bool:
+        """Ask a peer for a piece that it has; return whether there was one to ask for."""
+        if self._choose(neighbour) is None:
+            return False
+        flight, provider = self._flight, neighbour.provider
+        async with self._parts.fetches:
+            index = self._choose(neighbour)  # others went on meanwhile
+            if index is None:
+                return False
+            offset, count = flight.extent(index)
+            path = blob_path(flight.repository, flight.digest)
+            question = Question(path, flight.registry, offset=offset, count=count)
+            ask = partial(self._parts.peers.ask, provider.node_id, provider.address, question)
+            with _Fetching(flight, index):
+                await self._take_piece(neighbour, index, await _in_time(0.0, ask))
+        return True
+
+    def _choose(self, neighbour: _Neighbour) -> int | None:
+        """Return the piece to ask a peer for; None: it has none that is wanted."""
+        flight, have = self._flight, neighbour.have
+        if have is None or flight.incoming is None:
+            return None
+        candidates = [index for index in self._wanted() if index in have and index in flight.hashes]
+        others = [each.have for each in self._neighbours.values() if each.have is not None]
+        return rarest(candidates, others, self._parts.random)
+
+    async def _fetch_next(self, neighbour: _Neighbour) -> bool:
+        """Ask a peer that spreads for a piece of its choice; return whether it gave one."""
+        flight, provider = self._flight, neighbour.provider
+        if flight.incoming is None:
+            return False
+        wants = self._wanted()
+        if not wants:
+            return False
+        first = wants[0]
+        lacks = Bitmap(wants[-1] - first + 1)
+        for index in wants:
+            lacks.add(index - first)
+        answer = await _in_time(NEXT_S, partial(self._ask_next, provider, first, bytes(lacks)))
+        if answer is None:
+            return True  # it waited for us
+        try:
+            index = self._given(answer, wants)
+        except BaseException:
+            answer.close()
+            raise
+        if index in flight.have or flight.streaming == index:
+            answer.close()
+            return True
+        with _Fetching(flight, index):
+            await self._take_piece(neighbour, index, answer)
+        return True
+
+    async def _ask_next(self, provider: Provider, first: int, lacks: bytes) -> Answer | None:
+        return await self._parts.peers.next(
+            provider.node_id, provider.address, self._question, first=first, lacks=lacks, wait_s=NEXT_S
+        )
+
+    def _given(self, answer: Answer, wants: list[int]) -> int:
+        """Return which piece a peer gives. Raises `PeerMisbehaved`."""
+        flight = self._flight
+        index = answer.offset // flight.piece_bytes
+        if index not in wants or (answer.offset, answer.count) != flight.extent(index) or answer.size != flight.size:
+            raise PeerMisbehaved(f"{flight.digest}: bytes {answer.offset} and on were not asked for")
+        return index
+
+    def _wanted(self) -> list[int]:
+        flight, rate = self._flight, self._parts.scores.usual_rate()
+        missing = [i for i in window(flight.have, flight.written // flight.piece_bytes) if i != flight.streaming]
+        late_s = LATE_S if rate is None else max(LATE_S, LATE * flight.piece_bytes / rate)
+        return wanted(missing, flight.fetching, trio.current_time() - late_s)
+
+    async def _take_piece(self, neighbour: _Neighbour, index: int, answer: Answer) -> None:
+        """Receive a piece, check it and have it. Raises `Unreachable`, `PeerMisbehaved`, `StoreFull`."""
+        flight, scores, node_id = self._flight, self._parts.scores, neighbour.node_id
+        began, count = trio.current_time(), 0
+        scores.began(node_id)
+        try:
+            data = memoryview(bytearray(answer.count))
+            with trio.fail_after(PIECE_S):
+                while count < len(data):
+                    with trio.fail_after(STALL_S):
+                        got = await answer.receive_into(data[count:])
+                    if not got:
+                        raise Unreachable("the peer ended a piece early")
+                    count += got
+        except trio.TooSlowError:
+            raise Unreachable(f"next to nothing of piece {index} comes") from None
+        finally:
+            answer.close()
+            scores.ended(node_id, count, trio.current_time() - began)
+        self._learn_from(neighbour, index, answer)
+        piece_hash = await self._checked(index, data)
+        if index not in flight.have and flight.incoming is not None:
+            offset, _ = flight.extent(index)
+            await flight.incoming.put(offset, data)
+            flight.used[node_id] = flight.used.get(node_id, 0) + len(data)
+            self._progress_at = trio.current_time()
+            flight.add(index, piece_hash)
+
+    def _learn_from(self, neighbour: _Neighbour, index: int, answer: Answer) -> None:
+        """Take the hash in that came with a piece."""
+        if answer.piece_hash is not None:
+            self._flight.learn(neighbour.node_id, {index: answer.piece_hash}, self._is_around)
+
+    async def _checked(self, index: int, data: memoryview) -> bytes:
+        """Return the hash of a piece, once its author claims the same one. Raises `PeerMisbehaved`, `Unreachable`."""
+        flight, hasher = self._flight, sha256()
+        await self._parts.hashing(hasher, data)
+        found = hasher.digest()
+        if flight.have.count == 1 and flight.digest.algorithm == "sha256":
+            claimed: bytes | None = bytes.fromhex(flight.digest.hex)
+        else:
+            with trio.move_on_after(ANSWER_S):
+                while index not in flight.hashes:
+                    await flight.wait_for_pieces()
+            claimed = flight.hashes.get(index)
+        if claimed is None:
+            raise Unreachable(f"nobody tells the hash of piece {index}")
+        if found != claimed:
+            raise PeerMisbehaved(f"{flight.digest}: piece {index} has another hash than its author says")
+        return found
+
+    # waiting
+
+    async def _pause(self) -> None:
+        await trio.sleep(BUSY_S * (1 + self._parts.random.random()))
+
+
+class _Fetching:
+    """A piece that is being fetched, for as long as the block lasts."""
+
+    def __init__(self, flight: Flight, index: int) -> None:
+        self._flight = flight
+        self._index = index
+
+    def __enter__(self) -> None:
+        self._began = trio.current_time()
+        self._flight.fetching.setdefault(self._index, []).append(self._began)
+
+    def __exit__(self, *_: object) -> None:
+        asked = self._flight.fetching[self._index]
+        asked.remove(self._began)
+        if not asked:
+            del self._flight.fetching[self._index]
+        self._flight.changed_pieces()
+
+
+async def _in_time(wait_s: float, ask: Callable[[], Awaitable[_T]]) -> _T:
+    """Ask somebody who may take `wait_s` to have something to say. Raises `Unreachable`."""
+    try:
+        with trio.fail_after(wait_s + ANSWER_S):
+            return await ask()
+    except trio.TooSlowError:
+        raise Unreachable(f"no answer within {wait_s + ANSWER_S:g} s") from None
