@@ -19,6 +19,7 @@ from prometheus_client import CollectorRegistry
 
 from p2pmirror.config import load
 from p2pmirror.node import Node
+from p2pmirror.resolve.flight import PieceSizes
 from p2pmirror.resolve.hashing import hashing_inline
 from p2pmirror.rooms import Running, Seams
 from p2pmirror.routing import bootstrap
@@ -258,10 +259,12 @@ class WholeNode(SimulatedNode):
         around: Surroundings,
         *,
         files: MemoryFiles,
-        settings: dict[str, str],
+        settings: dict[str, Any],
+        piece_sizes: PieceSizes | None = None,
     ) -> None:
         """Take `settings` as flags, in place of those that a simulation gives by itself; start nothing."""
         super().__init__(number, host, network, zone, around)
+        self._piece_sizes = piece_sizes or PieceSizes()
         self.files = files
         self._settings = {"store": "none", "data_dir": str(DATA), "shutdown_grace": GRACE, "zone": zone, **settings}
         self._random = around.random(f"node {number}")
@@ -302,6 +305,7 @@ class WholeNode(SimulatedNode):
             CollectorRegistry(),
             clock_ms=self._clock_ms,
             wall_s=self._wall_s,
+            piece_sizes=self._piece_sizes,
         )
         node = self._node = _NodeWithRouter(load({}, self._settings), seams)
         async with trio.open_nursery() as nursery:

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import trio
 from prometheus_client import CollectorRegistry
 
+from p2pmirror.resolve.flight import PieceSizes
 from p2pmirror.routing.dht.codec import Seal
 from p2pmirror.routing.metrics import RoutingMetrics
 from p2pmirror.store.memoryfiles import MemoryFiles
@@ -115,8 +116,9 @@ class Simulation:
         host: str | None = None,
         zone: str = "",
         files: MemoryFiles | None = None,
+        piece_sizes: PieceSizes | None = None,
         start: bool = True,
-        **settings: str,
+        **settings: Any,
     ) -> WholeNode:
         """Add a whole agent with these settings (as flags); `files` is its disk, an empty one unless given.
 
@@ -125,7 +127,14 @@ class Simulation:
         number, where = self._next(host)
         texts = {"bootstrap": self.bootstrap, **settings}
         node = WholeNode(
-            number, where, self._network(where), zone, self._around, files=files or MemoryFiles(), settings=texts
+            number,
+            where,
+            self._network(where),
+            zone,
+            self._around,
+            files=files or MemoryFiles(),
+            settings=texts,
+            piece_sizes=piece_sizes,
         )
         return await self._added(node, start=start)
 

@@ -1,0 +1,75 @@
+"""A registry in the simulated world: blobs over HTTP, at the rate of its host, counted.
+
+Law: what it sent is counted when it has gone out, byte for byte, so that copies are what its link carried.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import trio
+
+from p2pmirror.oci import BlobPath, Digest, parse_path
+from p2pmirror.wire.address import Address
+from p2pmirror.wire.http import PumpBody, Request, Response, Sink
+from p2pmirror.wire.http_server import HttpServer, ServerOptions
+from p2pmirror.wire.memory import MemoryNetwork, MemoryWorld
+from p2pmirror.wire.ranges import Span, content_range, parse_range
+
+HOST, PORT = "10.240.0.1", 5000
+NAME = "registry.example"
+PART_BYTES = 64 * 1024  # sent at a time
+
+
+class SimulatedRegistry:
+    """Serves blobs; `sent_bytes` are those of bodies, `requests` all that were answered."""
+
+    def __init__(self, world: MemoryWorld, *, rate: float | None) -> None:
+        """Stand on a host of its own, whose streams share `rate` bytes a second."""
+        self.network: MemoryNetwork = world.host(HOST, upload_rate=rate)
+        self.blobs: dict[Digest, bytes] = {}
+        self.sent_bytes = 0
+        self.requests = 0
+        self.is_gone = False  # it refuses everything from now on
+        self.is_cut = trio.Event()
+
+    @property
+    def settings(self) -> list[dict[str, object]]:
+        """The agents' setting `registries`."""
+        return [{"name": NAME, "url": f"http://{HOST}:{PORT}", "private_addresses": True}]
+
+    def put(self, data: bytes) -> Digest:
+        """Have a blob."""
+        digest = Digest.of(data)
+        self.blobs[digest] = data
+        return digest
+
+    async def run(self, *, task_status: trio.TaskStatus[Address] = trio.TASK_STATUS_IGNORED) -> None:
+        """Serve until cancelled."""
+        server = HttpServer(self._answer, ServerOptions())
+        await server.run(await self.network.listen(Address(HOST, PORT)), task_status=task_status)
+
+    async def _answer(self, request: Request) -> Response:
+        await trio.lowlevel.checkpoint()
+        self.requests += 1
+        if self.is_gone:
+            return Response(503)
+        path = parse_path(request.path)
+        if not isinstance(path, BlobPath) or path.digest not in self.blobs:
+            return Response(200 if request.path == "/v2/" else 404)
+        data = self.blobs[path.digest]
+        span = parse_range(request.headers.get("range"), len(data))
+        headers = {"Docker-Content-Digest": str(path.digest), "Content-Type": "application/octet-stream"}
+        if span is None:
+            return Response(200, headers, self._body(data, Span(0, len(data))))
+        headers["Content-Range"] = content_range(span, len(data))
+        return Response(206, headers, self._body(data, span))
+
+    def _body(self, data: bytes, span: Span) -> PumpBody:
+        return PumpBody(span.count, partial(self._send, data, span), lambda: None)
+
+    async def _send(self, data: bytes, span: Span, sink: Sink) -> None:
+        for offset in range(span.offset, span.offset + span.count, PART_BYTES):
+            part = data[offset : min(offset + PART_BYTES, span.offset + span.count)]
+            await sink.send_all(part)
+            self.sent_bytes += len(part)

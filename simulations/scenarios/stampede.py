@@ -1,0 +1,160 @@
+"""Many nodes pull the same layers at the same moment: from the registry, or from the one node that has them.
+
+What is shown: how near the last one comes to the optimum of (S/u)(1 + floor(log2 N)/M) (J. Mundinger, R. Weber,
+G. Weiss, Optimal Scheduling of Peer-to-Peer File Dissemination, 2008), and how many copies the registry sends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import floor, log2
+
+import trio
+
+from p2pmirror.errors import Unreachable
+from p2pmirror.oci import Digest
+from p2pmirror.resolve.flight import PieceSizes
+from p2pmirror.wire.address import Address
+from p2pmirror.wire.http_client import ClientOptions, HttpClient
+from simulations.nodes import REGISTRY_PORT, WholeNode
+from simulations.registry import NAME, SimulatedRegistry
+from simulations.scenario import Figure, parameter, scenario
+from simulations.world import Simulation
+
+SETTLED_S = 15.0  # until everybody knows everybody
+STEP_BYTES = 16 << 10  # of the traffic: a piece is a sixteenth of a real one, and so is what leaves at once
+CACHE = "/cache"
+PULL_S = 3600.0
+
+
+@dataclass(frozen=True)
+class StampedeParameters:
+    """What a stampede lets one choose. Sizes are scaled down; what counts is pieces, and seconds a piece."""
+
+    layers: int = parameter(1, "layers that every node pulls, all at once", low=1, high=16)
+    pieces: int = parameter(64, "pieces of each layer", low=1, high=4096)
+    piece_bytes: int = parameter(256 << 10, "bytes of a piece", low=4096, high=4 << 20)
+    piece_s: float = parameter(0.336, "seconds that a node's link takes for a piece", low=0.001, high=100)
+    upstream: float = parameter(1.0, "the registry's rate, times a node's", low=0.01, high=1000)
+    stagger_s: float = parameter(0.0, "seconds between two starts", low=0, high=600)
+
+
+@scenario(
+    "cold-stampede",
+    "All nodes pull at once what only the registry has: one copy for the whole cluster.",
+    nodes=8,
+    seconds=20,
+    parameters=StampedeParameters,
+)
+async def cold_stampede(sim: Simulation, parameters: StampedeParameters) -> Mapping[str, Figure]:
+    """Pull everywhere."""
+    stampede = Stampede(sim, parameters)
+    await stampede.stand()
+    await stampede.pull(stampede.nodes)
+    return stampede.figures(sim.nodes)
+
+
+@scenario(
+    "warm-stampede",
+    "One node has it, the registry is gone, all others pull at once.",
+    nodes=8,
+    seconds=20,
+    parameters=StampedeParameters,
+    nodes_min=2,
+)
+async def warm_stampede(sim: Simulation, parameters: StampedeParameters) -> Mapping[str, Figure]:
+    """Let one node have it, then pull everywhere else."""
+    stampede = Stampede(sim, parameters)
+    await stampede.stand()
+    await stampede.pull(stampede.nodes[:1])
+    await trio.sleep(SETTLED_S)
+    stampede.registry.is_gone = True
+    stampede.seconds.clear()
+    await stampede.pull(stampede.nodes[1:])
+    return stampede.figures(sim.nodes - 1)
+
+
+class Stampede:
+    """Agents with a cache, a registry, and a client on each agent's host."""
+
+    def __init__(self, sim: Simulation, parameters: StampedeParameters) -> None:
+        self.nodes: list[WholeNode] = []
+        self.seconds: list[float] = []
+        self._sim = sim
+        self._parameters = parameters
+        self._rate = parameters.piece_bytes / parameters.piece_s
+        self.registry = SimulatedRegistry(sim.world, rate=self._rate * parameters.upstream)
+        self._layers: list[Digest] = []
+        sim.world.traffic.step_bytes = STEP_BYTES
+        self._right = sim.checks.declare("every pull ends with the right bytes")
+
+    async def stand(self) -> None:
+        """Let the cluster stand, and the registry have the layers."""
+        parameters = self._parameters
+        await self._sim.nursery.start(self.registry.run)
+        random = self._sim.random("layers")
+        size = parameters.pieces * parameters.piece_bytes
+        self._layers = [self.registry.put(random.randbytes(size)) for _ in range(parameters.layers)]
+        sizes = PieceSizes(parameters.piece_bytes, 2 * parameters.piece_bytes)
+        for _ in range(self._sim.nodes):
+            node = await self._sim.add_node(
+                start=False, cache_dir=CACHE, registries=self.registry.settings, piece_sizes=sizes
+            )
+            self._sim.world.set_rates(node.network, upload_rate=self._rate, download_rate=self._rate)
+            await node.start()
+            self.nodes.append(node)
+        await trio.sleep(SETTLED_S)
+
+    async def pull(self, nodes: list[WholeNode]) -> None:
+        """Pull all layers on these nodes, one start after another."""
+        async with trio.open_nursery() as nursery:
+            for number, node in enumerate(nodes):
+                nursery.start_soon(self._pull_all, node, number * self._parameters.stagger_s)
+
+    async def _pull_all(self, node: WholeNode, delay_s: float) -> None:
+        await trio.sleep(delay_s)
+        began = self._sim.now
+        async with trio.open_nursery() as nursery:
+            for layer in self._layers:
+                nursery.start_soon(self._pull, node, layer)
+        self.seconds.append(self._sim.now - began)
+
+    async def _pull(self, node: WholeNode, layer: Digest) -> None:
+        client = HttpClient(node.network, ClientOptions(dial_timeout_s=5.0))
+        address = Address("127.0.0.1", REGISTRY_PORT)
+        hasher, count, text = layer.hasher(), 0, b""
+        error = ""
+        try:
+            async with client.request(address, "GET", f"/v2/app/blobs/{layer}?ns={NAME}", {"Host": "a"}) as response:
+                buffer = memoryview(bytearray(1 << 16))
+                while got := await response.receive_into(buffer):
+                    hasher.update(buffer[:got])
+                    count += got
+                    text = bytes(buffer[:got])
+                error = "" if response.status == 200 else f"status {response.status}: {text!r}"
+        except Unreachable as unreachable:
+            error = str(unreachable)
+        await client.aclose()
+        self._right.holds(layer.matches(hasher), lambda: f"{node}: {count} bytes of {layer.hex[:8]}; {error}")
+
+    def figures(self, pulling: int) -> dict[str, Figure]:
+        """Return how near to the optimum they came."""
+        parameters = self._parameters
+        pieces = parameters.layers * parameters.pieces
+        one_s = pieces * parameters.piece_s / min(1.0, parameters.upstream)
+        optimum_s = one_s + parameters.piece_s * floor(log2(max(1, pulling)))
+        seconds = sorted(self.seconds)
+        wanted = pieces * parameters.piece_bytes
+        return {
+            "seconds_optimum": round(optimum_s, 3),
+            "seconds_median": round(seconds[len(seconds) // 2], 3),
+            "seconds_max": round(seconds[-1], 3),
+            "efficiency": {
+                "p50": round(optimum_s / seconds[len(seconds) // 2], 3),
+                "p99": round(optimum_s / seconds[int(0.99 * (len(seconds) - 1))], 3),
+                "max": round(optimum_s / seconds[-1], 3),
+            },
+            "upstream_copies": round(self.registry.sent_bytes / wanted, 4),
+            "upstream_requests": self.registry.requests,
+        }
