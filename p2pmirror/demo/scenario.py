@@ -132,7 +132,7 @@ class _Demo:
             await self._kill_half_way(image, first, others)
 
     async def _pull_cold(self, first: Agent, others: list[Agent]) -> tuple[ColdReport, Image]:
-        """Pull an image that only a registry has, through one node, and then by the others."""
+        """Pull an image that only a registry has, on all nodes at once."""
         self._display.stage(f"making an image of {_cold_mib(self.options)} MiB in a registry at {UPSTREAM}")
         upstream = Upstream(UPSTREAM, self.directory / "registry", self._files)
         writer = LayoutWriter(self.directory / "registry", self._files)
@@ -140,11 +140,8 @@ class _Demo:
         image = upstream.image = await put_image(writer, COLD, _cold_mib(self.options) << 20, f"{SEED}-cold")
         async with trio.open_nursery() as nursery:
             await nursery.start(upstream.run, self._network)
-            self._display.stage(f"node {first.place.number} pulls it through its agent, which fetches it with a token")
-            await self._pull(image, first)
-            await self._until_known(image, first, others)
-            self._display.stage("nodes 3, 4 and 5 pull it from there")
-            await _all([partial(self._pull, image, agent) for agent in others])
+            self._display.stage("nodes 2, 3, 4 and 5 pull it at the same moment; one fetches it, with a token, for all")
+            await _all([partial(self._pull, image, agent) for agent in (first, *others)])
             nursery.cancel_scope.cancel()
         pulls = 1 + len(others)
         report = ColdReport(
