@@ -67,6 +67,12 @@ async def answer(request: Request, peer: NodeId | None, resolver: Resolver) -> R
     return Response(200, {}, b"") if piece is None else _piece(asked.digest, piece)
 
 
+def image_of(request: Request) -> tuple[str, str]:
+    """Return the registry and the repository that a peer says it asks for: for the log alone."""
+    values = _read(request).values
+    return values.get("ns", ""), values.get("repository", "")
+
+
 def _read(request: Request) -> _Asked:
     if len(request.query) > QUERY_CHARS_MAX:
         raise Refused("UNSUPPORTED", f"a query has at most {QUERY_CHARS_MAX} characters")

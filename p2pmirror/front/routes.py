@@ -109,7 +109,12 @@ class Front:
         exchange.from_peer = await self._admission.admit(request)
         if request.path.startswith(flights.PREFIX):
             exchange.kind, exchange.trail.source = "flight", "flight"
-            return await flights.answer(request, exchange.from_peer, self._resolver)
+            response = await flights.answer(request, exchange.from_peer, self._resolver)
+            if response.status == 206:  # a piece of a blob, as an ordinary range request would have had it
+                exchange.kind = "blob"
+                exchange.digest = exchange.reference = Digest.parse(response.headers["Docker-Content-Digest"])
+                exchange.registry, exchange.repository = flights.image_of(request)
+            return response
         if request.method not in errors.READS and (request.path == "/v2" or request.path.startswith("/v2/")):
             raise errors.Refused("UNSUPPORTED", "this registry is only read from", status=405)
         path = parse_path(request.path)

@@ -301,7 +301,8 @@ def _relaying(relay: Relay, want: Want, now: float) -> Transfer:
 
 
 def _transfer_of(flight: Flight, now: float) -> Transfer:
-    peer = max(flight.used, key=lambda node_id: flight.used[node_id], default=None)
+    streaming = flight.streams_from() if flight.streaming is not None else ()
+    peer = streaming[-1] if streaming else max(flight.used, key=lambda node_id: flight.used[node_id], default=None)
     registry = flight.registry if flight.leads and flight.is_from_registry else ""
     return Transfer(flight.digest, flight.name, flight.size, flight.arrived, peer, 0, now - flight.began, registry)
 

@@ -12,7 +12,7 @@ DESIGN.md section 4, "Flights and pieces".
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -68,6 +68,7 @@ class Flight:
     # pieces
     have: Bitmap = field(default_factory=lambda: Bitmap(0))
     seq: int = 1  # grows with every change that peers may want to know; 0: who asks knows nothing
+    news: int = 1  # the `seq` of the last change that peers wait for: a piece, the length, a hash of this node's own
     author: NodeId | None = None  # whose claims are passed on here; None: this node's own
     hashes: dict[int, bytes] = field(default_factory=dict)
     claimed_by: dict[int, NodeId] = field(default_factory=dict)  # whose claim a hash is, where it is another node's
@@ -75,6 +76,7 @@ class Flight:
     are_hashes_asked: bool = False
     fetching: dict[int, list[float]] = field(default_factory=dict)  # pieces that peers were asked for, and when
     streaming: int | None = None  # the piece that a stream is writing
+    streams_from: Callable[[], Sequence[NodeId]] = tuple  # the peers of the stream, where it is one of peers
     spreading: Spreading = field(default_factory=Spreading)
     followers: dict[NodeId, float] = field(default_factory=dict)
     used: dict[NodeId, int] = field(default_factory=dict)  # peers whose bytes are in it, and how many
@@ -133,6 +135,7 @@ class Flight:
         self.size, self.incoming = size, incoming
         self.have = Bitmap(pieces_of(size, self.sizes.of(size)))
         self.seq += 1
+        self.news = self.seq
         self.opened.set()
         self.changed_pieces()
 
@@ -150,6 +153,7 @@ class Flight:
         self.seq += 1
         if piece_hash is not None:
             self.know(index, piece_hash)
+        self.news = self.seq
         self.changed_pieces()
 
     def know(self, index: int, piece_hash: bytes, by: NodeId | None = None) -> None:
@@ -158,7 +162,9 @@ class Flight:
             self.seq += 1
             self.hashes[index] = piece_hash
             self.hashed_at[index] = self.seq
-            if by is not None:
+            if by is None:
+                self.news = self.seq
+            else:
                 self.claimed_by[index] = by
 
     def learn(self, author: NodeId, hashes: dict[int, bytes], is_around: Callable[[NodeId], bool]) -> None:

@@ -14,7 +14,7 @@ DESIGN.md section 4, "Flights and pieces".
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -53,7 +53,7 @@ class Stream:
     open_at: OpenAt
     is_registry: bool
     close: Callable[[], None] = lambda: None  # twice does no harm
-    used: Callable[[], Iterable[NodeId]] = tuple  # the peers whose bytes it brought
+    used: Callable[[], Sequence[NodeId]] = tuple  # the peers whose bytes it brought
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,7 +208,7 @@ class Flights:
         return UpstreamRefused(f"{flight.digest}: the registry's bytes have another digest", status=502)
 
     async def _fetch(self, flight: Flight, course: Course, first: Step | None) -> None:
-        swarm = Swarm(flight, self._parts)
+        swarm = Swarm(flight, self._parts, self._metrics)
         try:
             async with trio.open_nursery() as nursery:
                 await nursery.start(swarm.run)
@@ -273,6 +273,7 @@ class Flights:
             return index not in flight.have and index not in flight.fetching and not swarm.has_elsewhere(index)
 
         flight.leads = True
+        flight.streams_from = stream.used
         flight.is_from_registry = flight.is_from_registry or stream.is_registry
         flight.author = None
         if flight.opened.is_set():

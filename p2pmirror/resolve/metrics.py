@@ -23,6 +23,12 @@ class ResolveMetrics:
             "Responses that went on from another peer after a source broke, stalled or lied.",
             registry=registry,
         )
+        self._pieces = Counter(
+            "p2pmirror_resolve_pieces_total",
+            "Pieces that peers gave: whole and right (leader, peer), thrown away for a wrong hash, lost half-way.",
+            ["outcome"],
+            registry=registry,
+        )
         self.stalls = Counter(
             "p2pmirror_resolve_stalls_total",
             "Sources that were left because they sent nothing for a second, or too little.",
@@ -56,3 +62,7 @@ class ResolveMetrics:
     def flight_ended(self, outcome: Literal["kept", "unkept", "unneeded", "failed"]) -> None:
         """Count a flight that has ended."""
         self._ended.labels(outcome=outcome).inc()
+
+    def piece(self, outcome: Literal["leader", "peer", "wrong", "lost"]) -> None:
+        """Count a piece that was asked of a peer."""
+        self._pieces.labels(outcome=outcome).inc()

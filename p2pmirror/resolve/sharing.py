@@ -22,7 +22,8 @@ from p2pmirror.wire.identity import NodeId
 from p2pmirror.wire.network import File
 
 WAIT_S_MAX: Final = 10.0  # whatever a peer says
-COALESCED_S: Final = 0.1  # changes that follow one another within this go out together
+COALESCED_S: Final = 0.2  # changes that follow one another within this go out together
+BOOK_S: Final = 0.25  # between two looks into the book of who was given what
 FOLLOWERS_KEPT_MAX: Final = 1024  # peers of one flight that are remembered
 
 
@@ -45,7 +46,7 @@ async def piece_map(flight: Flight, own: NodeId, asker: NodeId, *, since: int, w
         flight.are_hashes_asked = True
         flight.changed_pieces()
     with trio.move_on_after(min(wait_s, WAIT_S_MAX)):
-        while flight.failed is None and flight.seq <= since:
+        while flight.failed is None and flight.news <= since:
             await flight.wait_for_pieces()
         if since and flight.failed is None and not flight.have.is_full:
             await trio.sleep(COALESCED_S)
@@ -79,7 +80,7 @@ async def next_piece(flight: Flight, asker: NodeId, *, first: int, lacks: bytes,
             index = None if book.is_busy else _choose(flight, asker, first, lacks)
             if index is not None:
                 return await _give(flight, index, asker)
-            with trio.move_on_after(COALESCED_S):  # the book looks at the time, too
+            with trio.move_on_after(BOOK_S):  # the book looks at the time, too
                 await flight.wait_for_pieces()
     return None
 
