@@ -24,6 +24,7 @@ MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 CONFIG = "application/vnd.oci.image.config.v1+json"
 LAYER = "application/vnd.oci.image.layer.v1.tar"
 
+RANDOM_BYTES = 64 << 20  # drawn at a time
 ARCHITECTURE = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
 OTHER_ARCHITECTURE = "arm64" if ARCHITECTURE == "amd64" else "amd64"
 
@@ -122,7 +123,7 @@ def _make_platform(
     gzipped: bool,
 ) -> tuple[dict[str, Any], str, list[str]]:
     """Make layers, config and manifest; returns the manifest's descriptor, the config's digest, the layers' digests."""
-    plain = [_layer(f"layer-{number}", random.randbytes(size)) for number, size in enumerate(layer_bytes)]
+    plain = [_layer(f"layer-{number}", _bytes(random, size)) for number, size in enumerate(layer_bytes)]
     packed = [gzip.compress(layer, compresslevel=1, mtime=0) for layer in plain] if gzipped else plain
     layers = [put(LAYER + "+gzip" * gzipped, layer) for layer in packed]
     config = {
@@ -137,6 +138,11 @@ def _make_platform(
     descriptor = put(MANIFEST, _json(manifest))
     descriptor["platform"] = {"architecture": architecture, "os": "linux"}
     return descriptor, config_descriptor["digest"], [layer["digest"] for layer in layers]
+
+
+def _bytes(random: Random, size: int) -> bytes:
+    """Return so many bytes; one call gives less than 256 MiB."""
+    return b"".join(random.randbytes(min(RANDOM_BYTES, size - at)) for at in range(0, size, RANDOM_BYTES))
 
 
 def _layer(name: str, content: bytes) -> bytes:
