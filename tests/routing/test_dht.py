@@ -261,6 +261,21 @@ async def test_the_dead_are_gone_and_the_living_are_not(autojump_clock: Any) -> 
         assert world.metric(0, "members", state="alive") == 18
 
 
+async def test_a_helper_does_not_take_a_node_for_alive_that_it_heard_before(autojump_clock: Any) -> None:
+    """Who is asked to ping a dead node says no, although it heard that node a moment ago and would hand it out."""
+    async with dht_world(3) as world:
+        await trio.sleep(10)
+        helper, dead = world.routers[0], world.routers[2]
+        running, address = helper._running, dead.address
+        assert running is not None
+        assert address is not None
+        assert await running.liveness.reaches(dead.node_id, address)
+        world.kill(2)
+        await trio.sleep(0.1)
+        assert helper._view.may_hand_out(dead.node_id, trio.current_time())
+        assert not await running.liveness.reaches(dead.node_id, address)
+
+
 async def test_a_split_cluster_finds_together_again(autojump_clock: Any) -> None:
     """Two halves that took one another for dead know and find one another again within a minute."""
     async with dht_world(6) as world:

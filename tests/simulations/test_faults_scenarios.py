@@ -45,6 +45,18 @@ def test_faults_do_no_harm_and_everything_is_found_after_healing(name, nodes, gi
     assert sum(outcome.checks.values()) > 50
 
 
+@pytest.mark.parametrize("nodes", [3, 20])
+def test_a_silent_death_is_suspected_as_soon_as_the_protocol_allows(nodes):
+    """Ten deaths in turn: suspected within 4 s on average and 9.25 s at most, and all know within 17.25 s."""
+    scenario = scenarios.find("silent-death")
+    assert scenario is not None
+    outcome = play(Run(scenario, nodes, 1, {"deaths": "10"}))
+    assert outcome.ok, outcome.violated or outcome.error
+    assert 1.0 < outcome.figures["seconds_suspected_mean"] <= 4.0
+    assert outcome.figures["seconds_suspected_max"] <= 9.25
+    assert 4.0 < outcome.figures["seconds_gone_max"] <= 17.25
+
+
 async def standing(sim, **rest) -> Story:
     """Return a story of three routers, the last of which has `KEY`."""
     story = Story(sim, StoryParameters(keys=1, providers=1, lookups_per_s=1.0, **rest))

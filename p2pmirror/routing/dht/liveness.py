@@ -48,6 +48,7 @@ class _Probe:
 class _Checking:
     """A ping that somebody waits for."""
 
+    began: float
     done: trio.Event = field(default_factory=trio.Event)
     is_own: bool = False  # whether this node wants to know, and not only others
 
@@ -79,8 +80,9 @@ class Liveness:
         return NodeId(answer.info.node_id)
 
     async def check(self, node_id: NodeId, address: Address, *, is_own: bool = True) -> bool:
-        """Ping a node unless somebody does so already; return whether it answered within `CHECK_S`.
+        """Ping a node unless somebody does so already; return whether it was heard since, within `CHECK_S`.
 
+        That it was heard before does not count: helpers who said so kept the dead alive for seconds.
         The ping goes on after that: a node that is only slow (frozen by a CPU quota) is fresh again when it answers.
         A node that is silent is looked at if anybody here wants to know for himself (`is_own`): whoever asks from
         elsewhere looks already, and helpers that looked too would call their helpers, until everybody looks.
@@ -89,13 +91,15 @@ class Liveness:
         if checking is None:
             if self._nursery is None:
                 return False  # stopped
-            checking = self._checks[node_id, address] = _Checking()
+            checking = self._checks[node_id, address] = _Checking(trio.current_time())
             self._nursery.start_soon(self._check, node_id, address, checking)
         checking.is_own = checking.is_own or is_own
         with trio.move_on_after(CHECK_S):
             await checking.done.wait()
-        is_fresh = self._view.members.is_fresh(node_id, trio.current_time())
-        return is_fresh and self._view.address(node_id) == address
+        known = self._view.members.get(node_id)
+        if known is None or known.last_heard < checking.began or self._view.address(node_id) != address:
+            return False
+        return self._view.members.is_fresh(node_id, trio.current_time())
 
     async def _check(self, node_id: NodeId, address: Address, checking: _Checking) -> None:
         try:
