@@ -32,6 +32,7 @@ from p2pmirror.store.containerd.status import (
     error_in_trailers,
     error_of_reset,
     has_status,
+    printable,
 )
 
 RECEIVE_BYTES = 256 * 1024  # one socket buffer of a unix socket
@@ -220,7 +221,8 @@ class Connection:
                 self._give_back()
                 self._flush()
         except Exception as error:  # noqa: BLE001 - h2, hpack and hyperframe parse hostile bytes; all their errors are one
-            self._lose(f"containerd broke the protocol ({type(error).__name__}: {str(error)[:200]})")
+            said = printable(str(error)[:200].encode("utf-8", "replace"))  # h2 quotes names that cannot be printed
+            self._lose(f"containerd broke the protocol ({type(error).__name__}: {said})")
 
     def _happened(self, event: h2.events.Event) -> None:
         match event:

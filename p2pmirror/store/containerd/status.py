@@ -74,10 +74,10 @@ def error_in_headers(headers: Iterable[tuple[bytes, bytes]]) -> RpcError | None:
     status = found.get(b":status", b"")
     if status != b"200":
         code = _CODE_OF_HTTP.get(status, Code.UNKNOWN)
-        return RpcError(code, f"HTTP status {_printable(status) or 'missing'} instead of a gRPC response")
+        return RpcError(code, f"HTTP status {printable(status) or 'missing'} instead of a gRPC response")
     content_type = found.get(b"content-type", b"")
     if not content_type.startswith(b"application/grpc"):
-        return RpcError(Code.UNKNOWN, f"content type {_printable(content_type)!r} instead of a gRPC response")
+        return RpcError(Code.UNKNOWN, f"content type {printable(content_type)!r} instead of a gRPC response")
     return None
 
 
@@ -94,9 +94,9 @@ def error_in_trailers(trailers: Iterable[tuple[bytes, bytes]]) -> RpcError | Non
         return RpcError(Code.UNKNOWN, "the response ended without a status")
     if text == b"0":
         return None
-    message = _printable(unquote_to_bytes(found.get(b"grpc-message", b"")[: 3 * MESSAGE_CHARACTERS_MAX]))
+    message = printable(unquote_to_bytes(found.get(b"grpc-message", b"")[: 3 * MESSAGE_CHARACTERS_MAX]))
     if not re.fullmatch(rb"[1-9][0-9]?", text) or int(text) > max(Code):
-        return RpcError(Code.UNKNOWN, f"status {_printable(text)!r}: {message}")
+        return RpcError(Code.UNKNOWN, f"status {printable(text)!r}: {message}")
     return RpcError(Code(int(text)), message)
 
 
@@ -105,7 +105,7 @@ def error_of_reset(error_code: int) -> RpcError:
     return RpcError(_CODE_OF_RESET.get(error_code, Code.INTERNAL), f"the server reset the stream ({error_code:#x})")
 
 
-def _printable(text: bytes) -> str:
+def printable(text: bytes) -> str:
     """Return one short line that is safe to log."""
     line = "".join(c if c.isprintable() else " " for c in text.decode("utf-8", "replace"))
     return line if len(line) <= MESSAGE_CHARACTERS_MAX else line[: MESSAGE_CHARACTERS_MAX - 1] + "…"
