@@ -1,20 +1,28 @@
 """Questions to containerd, to peers and to the table, cancelled at every checkpoint: nothing is left of them."""
 
+from contextlib import closing
 from itertools import count
 from pathlib import Path
 from random import Random
 from typing import Any
 
+import pytest
 import trio
 from google.protobuf.empty_pb2 import Empty
+from prometheus_client import CollectorRegistry
 
 from p2pmirror.config.keyfile import KeyFile
 from p2pmirror.config.nodeid import NODE_ID_FILE, load_node_id
-from p2pmirror.peers.protocol import Question
+from p2pmirror.oci import Digest
+from p2pmirror.peers.client import HttpPeers
+from p2pmirror.peers.metrics import PeersMetrics
+from p2pmirror.peers.piecemap import Bitmap, PieceMap, encode
+from p2pmirror.peers.protocol import FlightQuestion, Question
 from p2pmirror.routing.bootstrap.fetching import Source, fetch
 from p2pmirror.store.containerd.api import containerd_pb2 as api
 from p2pmirror.store.memoryfiles import MemoryFiles
-from p2pmirror.wire.identity import NODE_ID_BYTES
+from p2pmirror.wire.http_client import ClientOptions, HttpClient
+from p2pmirror.wire.identity import NODE_ID_BYTES, NodeId
 from tests.cancellation import cancel_at, cancel_at_every_checkpoint
 from tests.hostile.scripted import US, ScriptedNetwork
 from tests.hostile.test_peers import ANSWERS, LISTS, PATH, fetched
@@ -23,6 +31,9 @@ from tests.routing.traffic import cluster, live
 from tests.store_containerd.fake_server import FakeServer
 from tests.store_containerd.test_grpc_faults import BODY, serving
 from tests.store_containerd.test_grpc_faults import PATH as CALL
+
+THERE = NodeId(b"t" * 20)
+FLIGHT = FlightQuestion(Digest.of(b"blob"), "docker.io", "a/b")
 
 
 async def test_calls_of_containerd(autojump_clock: Any) -> None:
@@ -60,6 +71,35 @@ async def test_questions_to_peers(autojump_clock: Any) -> None:
         assert not [stream for stream in network.dialled if stream.is_open]
 
     assert await cancel_at_every_checkpoint(lambda: fetched(network, Question(PATH, "docker.io")), check) > 8
+
+
+@pytest.mark.parametrize("body", [encode(PieceMap(3, 300, 300, Bitmap.full(1), {0: bytes(32)})), bytes(300)])
+async def test_questions_about_flights(body: bytes, autojump_clock: Any) -> None:
+    """Asking a peer for its map or for a piece, cancelled anywhere, leaves no connection open."""
+    network, is_map = ScriptedNetwork(), len(body) != 300
+    part = b"Content-Length: %d\r\n\r\n" % len(body) + body
+    head = b"HTTP/1.1 200 OK\r\n" if is_map else b"HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 0-299/300\r\n"
+    network.script = [(head + part)[at : at + 50] for at in range(0, len(head + part), 50)]
+
+    async def ask() -> None:
+        client = HttpClient(network, ClientOptions())  # type: ignore[arg-type]
+        peers = HttpPeers(client, THERE, PeersMetrics(CollectorRegistry()))
+        try:
+            if is_map:
+                assert (await peers.map(THERE, US, FLIGHT, since=0, wait_s=1.0)).complete
+                return
+            answer = await peers.next(THERE, US, FLIGHT, first=0, lacks=b"\x80", wait_s=1.0)
+            assert answer is not None
+            with closing(answer):
+                assert await answer.receive_into(memoryview(bytearray(300))) > 0
+        finally:
+            await client.aclose()
+
+    async def check() -> None:
+        await trio.lowlevel.checkpoint()
+        assert not [stream for stream in network.dialled if stream.is_open]
+
+    assert await cancel_at_every_checkpoint(ask, check) >= 5
 
 
 async def test_questions_for_members(autojump_clock: Any) -> None:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -319,6 +320,33 @@ async def test_hashes_while_writing(place: Place) -> None:
     with pytest.raises(NotWritable):
         await writer.write_at(6, b"ghi", hasher)
     assert Digest.of(b"abcdef").matches(hasher)
+
+
+@pytest.mark.parametrize(("offset", "count"), [(0, 0), (0, 1), (5, 9_000_000), (8_388_607, 2), (9_000_009, 1)])
+async def test_feeds_a_part(place: Place, offset: int, count: int) -> None:
+    """A hasher is fed any part, longer than a step or empty, by the writer and by whoever has the file open."""
+    data = Random(2).randbytes(9_000_010)
+    part = Digest.of(data[offset : offset + count])
+    async with await place.files.create(place.directory / "t") as writer:
+        await writer.append(data)
+        with closing(await writer.reader()) as reader:
+            for source in (writer, reader):
+                hasher = part.hasher()
+                await source.feed(hasher, offset, count)
+                assert part.matches(hasher)
+
+
+async def test_feeding_what_is_not_there(place: Place) -> None:
+    """A part that ends beyond the file, and any part after the writer was closed, is Unreachable, never a short one."""
+    async with await place.files.create(place.directory / "t") as writer:
+        await writer.append(b"0123456789")
+        with closing(await writer.reader()) as reader:
+            for source in (writer, reader):
+                for offset, count in [(5, 6), (10, 1), (11, 1)]:
+                    with pytest.raises(Unreachable):
+                        await source.feed(Digest.of(b"").hasher(), offset, count)
+    with pytest.raises(Unreachable):
+        await writer.feed(Digest.of(b"").hasher(), 0, 1)
 
 
 async def test_reads_many(place: Place) -> None:

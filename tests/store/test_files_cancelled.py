@@ -53,6 +53,9 @@ async def test_replacing_a_file(files: Files, tmp_path: Path) -> None:
             with closing(await writer.reader()) as reader:
                 assert await reader.read_at(0, 3) == b"new"
                 assert await reader.hash() == Digest.of(NEW)
+                await reader.feed(hasher := Digest.of(b"").hasher(), 0, 100)
+            await writer.feed(hasher, 100, len(NEW) - 100)
+            assert Digest.of(NEW).matches(hasher)
             assert await writer.hash() == Digest.of(NEW)
             await writer.fsync()
             await writer.commit(directory / "name")

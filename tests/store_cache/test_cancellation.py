@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 
 from p2pmirror.oci import Digest
 from p2pmirror.store.cache import CacheStore
@@ -53,6 +54,35 @@ async def test_receiving_and_reading_meanwhile(store: CacheStore) -> None:
             await incoming.keep()
         with await store.open(digest) as blob:
             await blob.file.read_at(0, 10)
+
+    async def check() -> None:
+        await sound(store)
+        await store.remove([digest])
+
+    assert await cancel_at_every_checkpoint(receive, check) > 5
+
+
+async def test_receiving_out_of_order(store: CacheStore) -> None:
+    """Parts that were put, caught up with and read back, cancelled anywhere, count once: whole, or absent."""
+    digest = Digest.of(DATA)
+
+    async def receive() -> None:
+        async with await store.receive(digest, len(DATA), None, "registry.example/app") as incoming:
+            await incoming.put(1000, DATA[1000:2000])
+            with trio.move_on_after(0) as hasty:
+                await incoming.put(2000, DATA[2000:])
+            if hasty.cancelled_caught:
+                await incoming.put(2000, DATA[2000:])
+            await incoming.write(DATA[:1000])
+            with trio.move_on_after(0) as hasty:
+                await incoming.catch_up(2000)
+            assert incoming.written == (1000 if hasty.cancelled_caught else 2000)
+            await incoming.catch_up(len(DATA))
+            hasher = digest.hasher()
+            await incoming.feed(hasher, 0, len(DATA))
+            assert digest.matches(hasher)
+            assert await incoming.is_right()
+            await incoming.keep()
 
     async def check() -> None:
         await sound(store)

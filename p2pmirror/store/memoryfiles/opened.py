@@ -1,5 +1,6 @@
 """Open files in memory, read or being written."""
 
+from contextlib import closing
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -51,7 +52,10 @@ class MemoryOpenFile:
 
     async def feed(self, hasher: Hasher, offset: int, count: int) -> None:
         """Feed a part to `hasher`."""
-        hasher.update(await self.read_at(offset, count))
+        data = await self.read_at(offset, count)
+        if len(data) < count:
+            raise Unreachable(f"{self._path} ends before byte {offset + count}")
+        hasher.update(data)
 
     def close(self) -> None:
         """Let go of it."""
@@ -111,8 +115,8 @@ class MemoryWriter:
 
     async def feed(self, hasher: Hasher, offset: int, count: int) -> None:
         """Feed a part of what was written to `hasher`."""
-        await self._disk.step()
-        hasher.update(bytes(self._content.now[offset : offset + count]))
+        with closing(await self.reader()) as reader:
+            await reader.feed(hasher, offset, count)
 
     async def reader(self) -> MemoryOpenFile:
         """Open it for reading."""
