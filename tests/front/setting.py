@@ -10,6 +10,8 @@ from p2pmirror.front import Front, FrontMetrics, FrontOptions
 from p2pmirror.front.admission import Admission
 from p2pmirror.oci import Descriptor, Digest
 from p2pmirror.oci.filters import Filters
+from p2pmirror.peers.piecemap import PieceMap
+from p2pmirror.resolve.sharing import Piece
 from p2pmirror.resolve.want import Found, Listing, Trail, Want
 from p2pmirror.wire.address import Address
 from p2pmirror.wire.http import FileBody, PumpBody, Request, Response
@@ -50,6 +52,23 @@ class FakeResolver:
         self.source: Any = "store"
         self.is_stale = False
         self.attempts = 0
+        self.told: dict[Digest, PieceMap] = {}  # what there is of flights
+        self.pieces: list[Piece | None] = []  # what is given, one after another
+        self.flights_asked: list[tuple[Any, ...]] = []
+
+    async def flight_map(self, digest: Digest, asker: NodeId, *, since: int, wait_s: float) -> PieceMap:
+        self.flights_asked.append((digest, asker, since, wait_s))
+        if digest not in self.told:
+            raise NotHere("it is not arriving")
+        return self.told[digest]
+
+    async def flight_piece(
+        self, digest: Digest, asker: NodeId, *, first: int, lacks: bytes, wait_s: float
+    ) -> Piece | None:
+        self.flights_asked.append((digest, asker, first, lacks, wait_s))
+        if digest not in self.told:
+            raise NotHere("it is not arriving")
+        return self.pieces.pop(0)
 
     async def find(self, want: Want, trail: Trail) -> Found:
         self.wants.append(want)
