@@ -124,6 +124,11 @@ class Flight:
         offset = index * self.piece_bytes
         return offset, min(self.piece_bytes, self.size - offset)
 
+    def begins_at(self, index: int) -> int:
+        """Return the first byte of a piece that is still to come in: what came in its turn is not written again."""
+        offset, count = self.extent(index)
+        return self.written if offset < self.written < offset + count else offset
+
     def covers(self, start: int, end: int) -> bool:
         """Whether bytes `start` to `end` are in whole pieces, which a peer may be given."""
         if self.incoming is None or not 0 <= start < end <= self.size:

@@ -40,6 +40,7 @@ LINGER_S: Final = 30.0  # without readers; containerd comes back for a layer wit
 LOOK_S: Final = 5.0  # how often that is looked at
 STARVED_S: Final = 2.0  # without a byte from peers: as long as a lease, so that somebody else may lead by then
 REPORT_S: Final = 0.4  # between two words of a leader to whoever granted it the lead
+STUCK_MAX: Final = 5  # steps without a byte, some 10 s: then peers are left, whatever they say
 ERRORS_MAX: Final = 3  # courses that failed in a row while peers were there
 
 OpenAt = Callable[[int], AbstractAsyncContextManager[Download]]
@@ -224,7 +225,7 @@ class Flights:
 
     async def _steer(self, flight: Flight, swarm: Swarm, course: Course, first: Step | None) -> None:
         """Take one step after another until every piece is here."""
-        errors, step = 0, first
+        errors, stuck, step = 0, 0, first
         while not (flight.opened.is_set() and flight.have.is_full):
             before = flight.arrived
             try:
@@ -240,7 +241,10 @@ class Flights:
                 if swarm.is_alone or errors >= ERRORS_MAX:
                     raise
                 await swarm.starve(STARVED_S)
-            step = None
+            step, stuck = None, 0 if flight.arrived > before else stuck + 1
+            if stuck == STUCK_MAX:  # peers that say that they have it, and give nothing
+                swarm.leave()
+                stuck = 0
 
     async def _open_as_told(self, flight: Flight, swarm: Swarm) -> None:
         await swarm.told.wait()
@@ -283,7 +287,7 @@ class Flights:
             if flight.opened.is_set():
                 index = next(filter(is_wanted, range(flight.have.count)), None)
             while index is not None:
-                async with stream.open_at(index * flight.piece_bytes if index else 0) as download:
+                async with stream.open_at(flight.begins_at(index) if index else flight.written) as download:
                     await self._open(flight, download.size)
                     if index < flight.have.count:
                         await _pour(flight, download, index, is_wanted)
@@ -353,8 +357,8 @@ async def _pour(flight: Flight, download: Download, index: int, is_wanted: Calla
 async def _write(flight: Flight, backlog: Backlog, is_wanted: Callable[[int], bool]) -> None:
     assert flight.incoming is not None
     assert flight.streaming is not None
-    position, count = flight.extent(flight.streaming)
-    end = position + count
+    end = sum(flight.extent(flight.streaming))
+    position = flight.begins_at(flight.streaming)
     while data := await backlog.step():
         rest = memoryview(data)
         while rest:

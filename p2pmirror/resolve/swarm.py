@@ -128,8 +128,16 @@ class Swarm:
         return not self._neighbours
 
     def has_elsewhere(self, index: int) -> bool:
-        """Whether a neighbour has a piece."""
-        return any(each.have is not None and index in each.have for each in self._neighbours.values())
+        """Whether a neighbour has a piece, and it can be believed of what it sends that it is that one."""
+        return any(
+            each.have is not None and index in each.have and (each.spreads or index in self._flight.hashes)
+            for each in self._neighbours.values()
+        )
+
+    def leave(self) -> None:
+        """Ask nobody any more of those who are asked now."""
+        for neighbour in self._neighbours.values():
+            neighbour.scope.cancel()
 
     async def starve(self, seconds: float) -> None:
         """Wait until nothing has come for so long, or nobody is left. Cancellation leaves nothing behind."""
@@ -325,8 +333,8 @@ class Swarm:
         self._learn_from(neighbour, index, answer)
         piece_hash = await self._checked(index, data)
         if index not in flight.have and flight.incoming is not None:
-            offset, _ = flight.extent(index)
-            await flight.incoming.put(offset, data)
+            begin = flight.begins_at(index)
+            await flight.incoming.put(begin, data[begin - flight.extent(index)[0] :])
             flight.used[node_id] = flight.used.get(node_id, 0) + len(data)
             self._progress_at = trio.current_time()
             self._metrics.piece("leader" if neighbour.spreads else "peer")

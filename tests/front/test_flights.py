@@ -1,4 +1,4 @@
-"""What peers ask of blobs that are arriving: who is let in, what is refused, and that a peer's client reads the rest."""
+"""What peers ask of blobs that are arriving: who is let in, what is refused, and what a peer's client reads."""
 
 from __future__ import annotations
 

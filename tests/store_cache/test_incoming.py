@@ -1,4 +1,4 @@
-"""A blob that is received in any order: what is hashed in its turn is what is on the disk, and nothing wrong is right."""
+"""A blob that is received in any order: what is hashed in its turn is what is on the disk; nothing wrong is right."""
 
 from __future__ import annotations
 
