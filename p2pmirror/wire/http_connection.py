@@ -23,6 +23,7 @@ from p2pmirror.wire.network import Stream
 
 RECEIVE_BYTES = 16 << 10  # a head is 1 KiB; more at once would only let a client fill our memory
 JOINED_BYTES_MAX = 64 << 10  # a copy of 64 KiB costs less than a second system call
+QUOTED_CHARACTERS_MAX = 200  # of what is no HTTP: h11 quotes a whole head, four characters for a byte
 FOREVER = float("inf")
 
 log = logging.getLogger("p2pmirror.wire")
@@ -123,7 +124,7 @@ class Connection:
                 parser.receive_data(data)
                 event = parser.next_event()
         except h11.RemoteProtocolError as error:
-            raise Refused(error.error_status_hint, str(error)) from None
+            raise Refused(error.error_status_hint, str(error)[:QUOTED_CHARACTERS_MAX]) from None
         assert isinstance(event, h11.Request)
         self._early = parser.trailing_data[0]
         if count - len(self._early) > self._options.head_bytes_max:

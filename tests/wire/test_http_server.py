@@ -205,6 +205,14 @@ async def test_what_is_not_served_is_refused_and_closed(place, sent, status):
         assert got.count(b"HTTP/1.1") == 1
 
 
+async def test_a_refusal_does_not_say_a_large_head_again():
+    """What is no HTTP is quoted in part: whoever sends kilobytes is answered by less than one."""
+    async with serving(echo) as host:
+        got = await host.talk(b"\xd1\x9c{#\x85" * 2000 + b" / HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert got.startswith(b"HTTP/1.1 400 ")
+        assert len(got) < 1000
+
+
 async def test_refused_heads_have_no_body():
     """A refused HEAD is answered without a body."""
     async with serving(echo) as host:
