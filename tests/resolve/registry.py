@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry
 from p2pmirror.oci import Digest, TagName, mediatype
 from p2pmirror.peers.scores import Scores
 from p2pmirror.resolve.confirmed import Confirmed
+from p2pmirror.resolve.flight import PieceSizes
 from p2pmirror.resolve.flights import Flights
 from p2pmirror.resolve.hashing import hashing_inline
 from p2pmirror.resolve.metrics import ResolveMetrics
@@ -45,7 +46,14 @@ def manifest_bytes(seed: str) -> bytes:
 class World:
     """The node; `async with` lets what it fetches be fetched. `trail` is that of the last question."""
 
-    def __init__(self, *, cache: Cache | None = None, **tags: Any) -> None:
+    def __init__(
+        self,
+        *,
+        cache: Cache | None = None,
+        peers: ScriptedPeers | None = None,
+        sizes: PieceSizes | None = None,
+        **tags: Any,
+    ) -> None:
         self.registries = MemoryRegistries(REGISTRY)
         self.conduct = self.registries.conduct[REGISTRY]
         self.routers = MemoryRouters()
@@ -56,9 +64,12 @@ class World:
         self._metrics_registry = CollectorRegistry()
         metrics = ResolveMetrics(self._metrics_registry)
         self.through = Through(self.upstream, cache, ThroughOptions(), metrics, hashing_inline)
-        sources = Sources(self.router, ScriptedPeers({}), Scores(Random(1)), RaceOptions())
-        parts = SwarmParts(sources.peers, sources.router, sources.scores, Random(2), hashing_inline)
-        self.flights = None if cache is None else Flights(cache, parts, metrics)
+        self.peers = peers or ScriptedPeers({})
+        self.scores = Scores(Random(1))
+        sources = Sources(self.router, self.peers, self.scores, RaceOptions())
+        self.parts = parts = SwarmParts(self.peers, self.router, self.scores, Random(2), hashing_inline)
+        self.sources, self.metrics = sources, metrics
+        self.flights = None if cache is None else Flights(cache, parts, metrics, sizes=sizes)
         held = LayeredStore([self.store] if cache is None else [self.store, cache])
         self.resolver = MirrorResolver(
             held,
