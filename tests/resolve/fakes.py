@@ -162,8 +162,8 @@ class ScriptedPeers:
         told.check()
         if since >= told.seq:
             with trio.move_on_at(min(trio.current_time() + wait_s, told.ends_at)):
-                while since >= told.seq:
-                    await trio.sleep(0.1)  # noqa: ASYNC110  # a script may change `seq` at any moment
+                while since >= told.seq:  # noqa: ASYNC110
+                    await trio.sleep(0.1)  # a script may change `seq` at any moment
             told.check()
         return told.map(node_id, script.data)
 
