@@ -269,6 +269,15 @@ EXEMPT: Final[dict[str, tuple[str, ...]]] = {
         "store.layered.LayeredStore: run",
         "store.memory.MemoryStore: run",
     ),
+    "it waits for changes of a flight, or asks through what has an entry here; the flight outlives whoever waits": (
+        "front.flights: answer",
+        "resolve.course.BlobCourse: again next",
+        "resolve.flight.Flight: wait_for_pieces",
+        "resolve.resolver.MirrorResolver: flight_map flight_piece",
+        "resolve.sharing: hash_of next_piece piece_map",
+        "resolve.swarm.Swarm: run starve",
+        "resolve.through.Through: open",
+    ),
     "a thin wrapper: of a question, a sleep, a call or a file, which has an entry here": (
         "config.trust: load_trust",
         "routing.dht.finding.Finder: vouch",

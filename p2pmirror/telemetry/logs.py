@@ -83,8 +83,8 @@ class JsonFormatter(logging.Formatter):
         try:
             line = _QUICK_ENCODER.encode(entry)
         except UnicodeEncodeError:  # half of a surrogate pair
-            return _ENCODER.encode(entry)
-        return line.decode("ascii") if line.isascii() else _ENCODER.encode(entry)
+            return _encoded(entry)
+        return line.decode("ascii") if line.isascii() and b"\x7f" not in line else _encoded(entry)
 
 
 class TextFormatter(logging.Formatter):
@@ -97,7 +97,7 @@ class TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Return the line, ASCII only."""
         entry = _entry(self, self._clock, record)
-        front = f"{entry.pop('time')} {entry.pop('level'):<7} {_ENCODER.encode(entry.pop('event'))[1:-1]}"
+        front = f"{entry.pop('time')} {entry.pop('level'):<7} {_encoded(entry.pop('event'))[1:-1]}"
         return " ".join((front, *(f"{_plain(name)}={_plain(value)}" for name, value in entry.items())))
 
 
@@ -183,7 +183,12 @@ def _middle_cut(text: str) -> str:
 def _plain(value: object) -> str:
     if isinstance(value, str) and value.isascii() and value.isprintable() and not set(value) & {" ", '"', "=", "\\"}:
         return value
-    return _ENCODER.encode(value)
+    return _encoded(value)
+
+
+def _encoded(value: object) -> str:
+    """Return JSON of printable characters: the one control character that JSON lets stand is escaped too."""
+    return _ENCODER.encode(value).replace("\x7f", "\\u007f")
 
 
 _ENCODER: Final = json.JSONEncoder(ensure_ascii=True, check_circular=False, separators=(",", ":"))

@@ -39,6 +39,7 @@ def test_what_is_said_is_told_once() -> None:
     placement.advertise({key(1): Offer()}, 5.0)
     assert (placement.next_due(), len(placement)) == (5.0, 1)
     assert placement.take(4.9) == []
+    assert (placement.offer(key(1)), placement.offer(key(2))) == (Offer(), None)
     assert tell(placement, 5.0, ONE, TWO) == {key(1): [ONE, TWO]}
     placement.advertise({key(1): Offer()}, 6.0)
     assert tell(placement, 6.0, ONE, TWO) == {}
