@@ -124,21 +124,9 @@ def test_a_table_of_a_cluster_that_has_shrunk_is_not_believed_before_others_were
     assert not table.is_sparse
     for contact in table.contacts()[:50]:
         table.forget(contact.id)
-    assert (table.has_shrunk, table.is_sparse, table.knows_all) == (True, True, False)
+    assert (table.is_sparse, table.knows_all) == (True, False)
     table.trust()
-    assert (table.has_shrunk, table.is_sparse, table.knows_all) == (False, False, True)
-
-
-def test_half_a_table_has_not_shrunk_before_half_of_it_has_gone() -> None:
-    """Whoever joined a cluster of which half a table was to be kept does not take it for one that has shrunk."""
-    table, ids = filled(50, contacts=100)
-    table.turn_away(NodeId(bytes(20)))
-    assert (table.has_shrunk, table.is_sparse, table.knows_all) == (False, True, False)
-    for node_id in ids[:24]:
-        table.forget(node_id)
-    assert not table.has_shrunk
-    table.forget(ids[24])
-    assert table.has_shrunk
+    assert (table.is_sparse, table.knows_all) == (False, True)
 
 
 def test_pages_are_in_the_order_of_ids() -> None:

@@ -64,7 +64,7 @@ class Join:
         table = self._view.table
         if not len(table):
             self._wake.set()
-        elif not self._learns_again and table.has_shrunk:
+        elif not self._learns_again and table.is_sparse:
             self._learns_again = True
             self._wake.set()
 
@@ -142,14 +142,13 @@ class Join:
 
         Until then the table is not believed to know who is near to a key: others may know of many who are not in it.
         """
-        table = self._view.table
         lists = [await self._list(teacher) for teacher in self._teachers()]
-        strangers = {info.node_id: info for info in self._wanted(info for infos in lists for info in infos)}
+        strangers = self._wanted(info for infos in lists for info in infos)
         if strangers:
-            await self._meet(self._chosen(list(strangers.values()), table.contacts_max - len(table)))
+            await self._meet(strangers)
         elif any(lists):
-            table.trust()
-        self._learns_again = table.is_sparse
+            self._view.table.trust()
+        self._learns_again = self._view.table.is_sparse
 
     async def _exchange(self) -> None:
         """Read a page of somebody's list, from anywhere in it, and all of the list where strangers are on that page."""
@@ -169,17 +168,15 @@ class Join:
         infos = await self._list(teacher)
         contacts_max = self._view.table.contacts_max
         is_large = len(infos) >= contacts_max * FULL_FRACTION
-        await self._meet(self._chosen(infos, contacts_max // 2) if is_large else infos)
+        if is_large:
+            self._view.random.shuffle(infos)
+            kept = set(self._view.table.would_keep((NodeId(info.node_id) for info in infos), contacts_max // 2))
+            for info in infos:
+                if info.node_id not in kept:
+                    self._view.table.turn_away(NodeId(info.node_id))
+            infos = [info for info in infos if info.node_id in kept]
+        await self._meet(infos)
         return is_large
-
-    def _chosen(self, infos: list[NodeInfo], count_max: int) -> list[NodeInfo]:
-        """Return so many of those whom the table would keep; it takes note that the others are there too."""
-        self._view.random.shuffle(infos)
-        kept = set(self._view.table.would_keep((NodeId(info.node_id) for info in infos), count_max))
-        for info in infos:
-            if info.node_id not in kept:
-                self._view.table.turn_away(NodeId(info.node_id))
-        return [info for info in infos if info.node_id in kept]
 
     async def _list(self, teacher: Address) -> list[NodeInfo]:
         """Read a member's list, page after page."""

@@ -103,7 +103,6 @@ class Table(RoutingTable):  # type: ignore[misc]  # kademlia has no types
         self._ids: list[int] = []  # sorted
         self._uppers: list[int] = []  # the upper end of each bucket's range
         self._most: int | None = None  # contacts of the fullest bucket; None: to be counted anew
-        self._peak = 0  # contacts at most since everybody was known
         super().__init__(None, bucket_contacts_max or contacts_max, Node(own_id))
 
     def flush(self) -> None:
@@ -113,7 +112,6 @@ class Table(RoutingTable):  # type: ignore[misc]  # kademlia has no types
         self._by_id.clear()
         self._ids.clear()
         self._most = None
-        self._peak = 0
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -181,7 +179,6 @@ class Table(RoutingTable):  # type: ignore[misc]  # kademlia has no types
         self._by_id[contact.long_id] = contact
         self._most = None
         insort(self._ids, contact.long_id)
-        self._peak = max(self._peak, len(self))
         return displaced
 
     def would_keep(self, node_ids: Iterable[NodeId], count_max: int) -> list[NodeId]:
@@ -213,17 +210,11 @@ class Table(RoutingTable):  # type: ignore[misc]  # kademlia has no types
 
     @property
     def is_sparse(self) -> bool:
-        """Whether somebody was turned away once, and there are places for many."""
+        """Whether somebody was turned away once, and there are places for many by now: the cluster has shrunk."""
         return len(self) <= self.contacts_max // 2 and not self.knows_all
-
-    @property
-    def has_shrunk(self) -> bool:
-        """Whether it is sparse because half of its contacts have gone; that of a newcomer is as it was meant to be."""
-        return len(self) <= self._peak // 2 and self.is_sparse
 
     def trust(self) -> None:
         """Take it that everybody who is there is known: others were asked, and named nobody else."""
-        self._peak = len(self)
         for bucket in self.buckets:
             bucket.turned_away = False
 
