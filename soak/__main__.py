@@ -23,7 +23,7 @@ from p2pmirror.demo.failed import DemoFailed
 from p2pmirror.errors import MirrorError
 from soak.cluster import Cluster
 from soak.levels import Level, complaints
-from soak.story import MOVED, Story, Violated
+from soak.story import LAYERS, MOVED, Story, Violated
 
 WARM_PART: Final = 0.15  # of the time is pulls without faults: what an agent uses then is what it may use afterwards
 REST_S: Final = 20.0  # at most, until what a run used is free again
@@ -110,7 +110,7 @@ async def _compared(cluster: Cluster, before: Sequence[Level], records_outlived:
     with trio.move_on_after(REST_S):
         while True:
             after = [await node.level() for node in cluster.nodes]
-            if not (wrong := complaints(before, after, records_outlived=records_outlived)):
+            if not (wrong := complaints(before, after, records_outlived=records_outlived, kept=LAYERS)):
                 break
             await trio.sleep(1)
     say(f"rest: {_summary(after)}")

@@ -57,3 +57,13 @@ def test_records_that_outlive_their_nodes_image_are_no_growth() -> None:
     more = replace(AT_REST, records=AT_REST.records + 3)
     assert complaints([AT_REST], [more], records_outlived=3) == []
     assert len(complaints([AT_REST], [more], records_outlived=2)) == 1
+
+
+def test_what_was_pulled_may_be_kept() -> None:
+    """An agent may say that it has so many blobs more or less as there are to pull, and others may know it."""
+    more, less = (
+        replace(AT_REST, keys=AT_REST.keys + 3, records=AT_REST.records + 6),
+        replace(AT_REST, keys=AT_REST.keys - 3),
+    )
+    assert complaints([AT_REST] * 2, [more, less], kept=3) == []
+    assert len(complaints([AT_REST] * 2, [more, less], kept=2)) == 3
