@@ -126,6 +126,7 @@ async def test_four_nodes_pull_a_cold_layer_at_once(lab: Lab) -> None:
     assert last_s < 3 * optimum_s(64 * MIB, 4)
 
 
+@pytest.mark.long
 async def test_the_leader_is_killed_half_way(lab: Lab) -> None:
     """The others go on with what they have; somebody else fetches the rest; every byte is right."""
     image = lab.image([64 * MIB])
