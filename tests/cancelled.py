@@ -135,7 +135,7 @@ CANCELLED: Final[dict[str, tuple[str, ...]]] = {
     "tests/store_cache/test_cancellation.py::test_making_room": ("store.cache.room.Room: evict",),
     "tests/store_cache/test_cancellation.py::test_receiving_and_reading_meanwhile": (
         "store.cache.incoming.CacheIncoming: reader",
-        "store.cache.reading.ReadFile: read_at",
+        "wire.watched_file.WatchedFile: read_at",
         "store.cache.store.CacheStore: open",
     ),
     "tests/store_cache/test_cancellation.py::test_receiving_out_of_order": (
@@ -273,6 +273,8 @@ EXEMPT: Final[dict[str, tuple[str, ...]]] = {
         "front.flights: answer",
         "resolve.course.BlobCourse: again next",
         "resolve.flight.Flight: wait_for_pieces",
+        "resolve.fetching: receive",
+        "resolve.pouring: catch_up hash_pieces pour",
         "resolve.resolver.MirrorResolver: flight_map flight_piece",
         "resolve.sharing: hash_of next_piece piece_map",
         "resolve.swarm.Swarm: run starve",

@@ -26,10 +26,9 @@ from p2pmirror.errors import MirrorError, NotHere, PeerMisbehaved, StoreFull, Un
 from p2pmirror.oci import Digest
 from p2pmirror.peers.piecemap import PIECES_MAX, pieces_of
 from p2pmirror.peers.scores import BAN_S
-from p2pmirror.resolve.backlog import Backlog
 from p2pmirror.resolve.flight import Flight, Following, PieceSizes
 from p2pmirror.resolve.metrics import ResolveMetrics
-from p2pmirror.resolve.sharing import hash_of
+from p2pmirror.resolve.pouring import catch_up, hash_pieces, pour
 from p2pmirror.resolve.swarm import Swarm, SwarmParts
 from p2pmirror.routing.protocol import Offer, Provider, key_of
 from p2pmirror.store.cache.protocol import Cache, Incoming
@@ -214,8 +213,8 @@ class Flights:
             async with trio.open_nursery() as nursery:
                 await nursery.start(swarm.run)
                 nursery.start_soon(self._open_as_told, flight, swarm)
-                nursery.start_soon(_catch_up, flight)
-                nursery.start_soon(_hash, flight)
+                nursery.start_soon(catch_up, flight)
+                nursery.start_soon(hash_pieces, flight)
                 await self._steer(flight, swarm, course, first)
                 while flight.written < flight.size:
                     await flight.wait()
@@ -290,7 +289,7 @@ class Flights:
                 async with stream.open_at(flight.begins_at(index) if index else flight.written) as download:
                     await self._open(flight, download.size)
                     if index < flight.have.count:
-                        await _pour(flight, download, index, is_wanted)
+                        await pour(flight, download, index, is_wanted)
                 index = next(filter(is_wanted, range(flight.have.count)), None)
         except BaseException:
             flight.leads = False
@@ -331,77 +330,3 @@ class Flights:
                 is_followed = flight.leads and bool(flight.follows_now(now))
                 if is_lonely and not is_followed and not flight.is_right and 2 * flight.arrived <= flight.size:
                     flight.scope.cancel()
-
-
-async def _pour(flight: Flight, download: Download, index: int, is_wanted: Callable[[int], bool]) -> None:
-    """Write what a download brings from a piece on, in steps, until a piece comes that is not wanted."""
-    backlog = Backlog()
-
-    async def take() -> None:
-        while data := await download.receive():
-            await backlog.put(data)
-        backlog.end()
-
-    try:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(take)
-            flight.streaming = index
-            await _write(flight, backlog, is_wanted)
-            nursery.cancel_scope.cancel()
-    except BaseExceptionGroup as group:
-        raise only_error(group) from None
-    finally:
-        flight.streaming = None
-
-
-async def _write(flight: Flight, backlog: Backlog, is_wanted: Callable[[int], bool]) -> None:
-    assert flight.incoming is not None
-    assert flight.streaming is not None
-    end = sum(flight.extent(flight.streaming))
-    position = flight.begins_at(flight.streaming)
-    while data := await backlog.step():
-        rest = memoryview(data)
-        while rest:
-            part = rest[: end - position]
-            if position == flight.incoming.written:
-                await flight.incoming.write(part)
-            else:
-                await flight.incoming.put(position, part)
-            position, rest = position + len(part), rest[len(part) :]
-            if position < end:
-                flight.changed()
-                continue
-            flight.add(flight.streaming)
-            following = flight.streaming + 1
-            if following == flight.have.count or not is_wanted(following):
-                return
-            flight.streaming = following
-            end += flight.extent(following)[1]
-    raise Unreachable(f"{flight.digest} ended at byte {position} of {flight.size}")
-
-
-async def _catch_up(flight: Flight) -> None:
-    """Hash pieces in their turn, so that what came out of it counts as written."""
-    await flight.opened.wait()
-    while flight.incoming is not None and flight.written < flight.size:
-        index = flight.written // flight.piece_bytes
-        if index in flight.have:
-            await flight.incoming.catch_up(sum(flight.extent(index)))
-            flight.changed()
-        else:
-            await flight.wait_for_pieces()
-
-
-async def _hash(flight: Flight) -> None:
-    """Compute the hashes of pieces that have none, once somebody asks for them."""
-    while True:
-        lacking = (index for index in range(flight.have.count) if _lacks_hash(flight, index))
-        index = next(lacking, None) if flight.are_hashes_asked else None
-        if index is None:
-            await flight.wait_for_pieces()
-        else:
-            await hash_of(flight, index)
-
-
-def _lacks_hash(flight: Flight, index: int) -> bool:
-    return index in flight.have and index not in flight.hashes

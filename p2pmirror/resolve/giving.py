@@ -6,10 +6,13 @@ byte once and the peers' links the rest; whoever cannot, or says that he has tri
 DESIGN.md section 4, "Spreading from a scarce source".
 """
 
+from functools import partial
+
 from p2pmirror.oci import Digest
 from p2pmirror.peers.protocol import Follow
 from p2pmirror.wire.identity import NodeId
 from p2pmirror.wire.network import File
+from p2pmirror.wire.watched_file import WatchedFile
 
 
 class Giving:
@@ -26,7 +29,7 @@ class Giving:
             if other != to:
                 raise Follow(f"{digest} is being given to another node", other)
         given[to] = given.get(to, 0) + 1
-        return _Given(self, digest, to, file)
+        return WatchedFile(file, partial(self.end, digest, to))
 
     def end(self, digest: Digest, to: NodeId) -> None:
         """Take note that one response to a peer has ended."""
@@ -36,30 +39,3 @@ class Giving:
             del given[to]
         if not given:
             del self._given[digest]
-
-
-class _Given:
-    """A file that is being sent to a peer; see `wire.network.File`."""
-
-    def __init__(self, giving: Giving, digest: Digest, to: NodeId, file: File) -> None:
-        self._giving = giving
-        self._digest = digest
-        self._to = to
-        self._file = file
-        self._open = True
-
-    @property
-    def size(self) -> int:
-        return self._file.size
-
-    def fileno(self) -> int | None:
-        return self._file.fileno()
-
-    async def read_at(self, offset: int, count: int) -> bytes:
-        return await self._file.read_at(offset, count)
-
-    def close(self) -> None:
-        self._file.close()
-        if self._open:
-            self._open = False
-            self._giving.end(self._digest, self._to)

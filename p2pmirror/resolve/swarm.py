@@ -1,7 +1,7 @@
 """The peers that have parts of one blob: what each of them has, and pieces from all of them at once.
 
 Laws:
-- a piece is taken only with the hash that the flight's author claims for it, and a peer whose piece does not match it
+- a piece is taken only with the hash that somebody claims for it, and a peer whose piece does not match the claim
   is asked no more for this digest;
 - each peer is asked for one piece at a time; one that breaks is left, one that is busy is asked again a little later;
 - at most `NEIGHBOURS_MAX` peers; they come from whoever calls `meet`, and from one another.
@@ -26,6 +26,7 @@ from p2pmirror.oci import blob_path
 from p2pmirror.peers.piecemap import Bitmap, PieceMap
 from p2pmirror.peers.protocol import Answer, Busy, FlightQuestion, Peers, Question
 from p2pmirror.peers.scores import Scores
+from p2pmirror.resolve.fetching import PIECE_S, Fetching, receive
 from p2pmirror.resolve.flight import Flight
 from p2pmirror.resolve.hashing import Hashing
 from p2pmirror.resolve.metrics import ResolveMetrics
@@ -43,10 +44,6 @@ ANSWER_S: Final = 3.0  # beyond these: a peer that says nothing at all is gone
 BUSY_S: Final = 0.1  # until a busy peer is asked again; up to twice that, by chance
 LATE_S: Final = 1.0  # a piece that takes longer than this, and than `LATE` times the usual, is late
 LATE: Final = 4.0
-GATHERED_BYTES: Final = 64 << 10  # less at a time costs more in waking up than in copying: on a slow link the kernel
-GATHER_S: Final = 0.01  # gathers what comes in this time, 4 MiB at 400 MiB/s, while others have the processor
-STALL_S: Final = 2.0  # a piece of which nothing comes for so long is asked of somebody else
-PIECE_S: Final = 30.0  # and so is one that drips: 4 MiB at 140 KiB/s
 
 _T = TypeVar("_T")
 
@@ -254,7 +251,7 @@ class Swarm:
             path = blob_path(flight.repository, flight.digest)
             question = Question(path, flight.registry, offset=offset, count=count)
             ask = partial(self._parts.peers.ask, provider.node_id, provider.address, question)
-            with _Fetching(flight, index):
+            with Fetching(flight, index):
                 await self._take_piece(neighbour, index, await _in_time(0.0, ask))
         return True
 
@@ -290,7 +287,7 @@ class Swarm:
         if index in flight.have or flight.streaming == index:
             answer.close()
             return True
-        with _Fetching(flight, index):
+        with Fetching(flight, index):
             await self._take_piece(neighbour, index, answer)
         return True
 
@@ -320,9 +317,8 @@ class Swarm:
         scores.began(node_id)
         try:
             data = memoryview(bytearray(answer.count))
-            deadline = began + PIECE_S
             while count < len(data):
-                count += await _some(answer, data[count:], deadline)
+                count += await receive(answer, data[count:], began + PIECE_S)
         except Unreachable:
             self._metrics.piece("lost")
             self._metrics.resumes.inc()  # the flight goes on from somebody else
@@ -368,37 +364,6 @@ class Swarm:
 
     async def _pause(self) -> None:
         await trio.sleep(BUSY_S * (1 + self._parts.random.random()))
-
-
-class _Fetching:
-    """A piece that is being fetched, for as long as the block lasts."""
-
-    def __init__(self, flight: Flight, index: int) -> None:
-        self._flight = flight
-        self._index = index
-
-    def __enter__(self) -> None:
-        self._began = trio.current_time()
-        self._flight.fetching.setdefault(self._index, []).append(self._began)
-
-    def __exit__(self, *_: object) -> None:
-        asked = self._flight.fetching[self._index]
-        asked.remove(self._began)
-        if not asked:
-            del self._flight.fetching[self._index]
-        self._flight.changed_pieces()
-
-
-async def _some(answer: Answer, room: memoryview, deadline: float) -> int:
-    """Receive some bytes, at least one, and let the kernel gather more. Raises `Unreachable`, after `deadline` too."""
-    got = 0
-    with trio.move_on_at(min(deadline, trio.current_time() + STALL_S)):
-        got = await answer.receive_into(room)
-    if not got:
-        raise Unreachable("a piece ended early, or nothing of it comes")
-    if got < min(GATHERED_BYTES, len(room)):
-        await trio.sleep(GATHER_S)
-    return got
 
 
 async def _in_time(wait_s: float, ask: Callable[[], Awaitable[_T]]) -> _T:
