@@ -214,7 +214,7 @@ def test_a_killed_run_leaves_nothing(lab_run: Path, *, keeper_lives: bool) -> No
 
 
 def _traces(mark: str) -> list[str]:
-    """What of that run the machine still shows: its namespaces and directories, mounts and processes."""
+    """Return what the machine still shows of that run: its namespaces and directories, mounts and processes."""
     lines = [*Path("/proc/self/mounts").read_text().splitlines(), *run(["ps", "-eo", "args"]).splitlines()]
     return [trace for trace in (*sweep.marks(), *lines) if mark in trace]
 
