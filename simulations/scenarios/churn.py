@@ -9,12 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import trio
+
 from simulations import schedule
 from simulations.scenario import Figure, parameter, scenario
 from simulations.story import Story, StoryParameters
 from simulations.world import Simulation
 
 MEAN_MAX = 200.0  # datagrams a node and second: half a dozen who return in one second are met by everybody
+SETTLED_S = 10.0  # after all have started at once, which `join-burst` is about: newcomers' tables are full
 FOUND_S = 10.0  # in a cluster that is known entirely
 
 
@@ -41,6 +44,7 @@ async def churn(sim: Simulation, parameters: ChurnParameters) -> Mapping[str, Fi
     story = Story(sim, parameters)
     await story.stand([await sim.add_router(start=False) for _ in range(sim.nodes)])
     story.deal()
+    await trio.sleep(SETTLED_S)
     faults = schedule.churn(
         sim.random("churn"),
         range(1, sim.nodes),  # one stays, to be asked

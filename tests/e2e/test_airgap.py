@@ -15,7 +15,7 @@ from tests.lab.process import run, wait_until
 from tests.lab.registry import NAME
 from tests.lab.through import Upstream, fetch_through
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.any_containerd]
 
 MIB = 1024 * 1024
 

@@ -13,7 +13,7 @@ from tests.lab.lab import Lab, Node
 from tests.lab.process import Process, wait_until
 from tests.lab.registry import NAME
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.any_containerd]
 
 KIB = 1024
 FREEZE_S = 0.15  # one and a half periods of a quota: five times what a pull waits for its first provider

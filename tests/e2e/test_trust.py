@@ -17,7 +17,7 @@ from tests.lab.lab import Lab, Node
 from tests.lab.process import wait_until
 from tests.lab.registry import NAME
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.any_containerd]
 
 KIB = 1024
 KNOWN_S = 2.0

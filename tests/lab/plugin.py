@@ -53,6 +53,14 @@ def build(request: pytest.FixtureRequest, lab_run: Path) -> Build:
         return find_build(request.param)
 
 
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Leave what any containerd shows to the first of them, and to the others in the long run only."""
+    if item.get_closest_marker("any_containerd") and isinstance(item, pytest.Function):
+        indices = item.callspec.indices if hasattr(item, "callspec") else {}
+        if any(indices.get(name, 0) for name in ("build", "daemon")):
+            item.add_marker("long")
+
+
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     """Show what the processes of the lab said when a test fails."""
