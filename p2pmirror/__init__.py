@@ -9,10 +9,12 @@ A tour, in the order in which one pull meets the rooms:
    What is held goes back as an open file, and out of `wire.tcp` by sendfile.
 4. What is not held is looked for: `routing.dht` streams the providers of a key while `resolve.race`, steered by
    `resolve.plan`, dials them through `peers.client`; `peers.scores` remembers how each of them behaved.
-5. A manifest is read whole and verified (`resolve.manifests`); a blob is relayed and hashed while it arrives, from one
-   peer after another if need be (`resolve.relay`).
-6. No peer has it: `resolve.through` asks the registry (`upstream.client`). A blob begins a flight
-   (`resolve.flights`) into the cache, which all who ask follow; without room it is passed on (`resolve.passing`).
+5. A manifest is read whole and verified (`resolve.manifests`). A blob begins a flight (`resolve.flights`) into the
+   cache, which all who ask follow. `resolve.course` says where its bytes come from: a peer that has all of it, those
+   who are fetching it, piece by piece (`resolve.swarm`), or, for one node of the cluster, its registry
+   (`resolve.through`, `upstream.client`). What arrives is given on at once (`resolve.sharing`).
+6. Without room for a flight a blob is relayed from one peer after another (`resolve.relay`), or passed on from its
+   registry (`resolve.passing`).
 7. A tag is what its registry says, else what it said last or the best claim (`resolve.tags`, `resolve.confirmed`).
 8. Nobody has it, or the registry refuses: a 404 in `front.errors`, and containerd goes to the registry by itself.
 
