@@ -296,6 +296,7 @@ class Flights:
             flight.changed_pieces()
             raise
         finally:
+            stream.close()  # it was not opened where peers have, or are asked for, all that is missing
             for node_id in stream.used():
                 flight.used.setdefault(node_id, 0)
 
