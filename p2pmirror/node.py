@@ -120,6 +120,7 @@ class Node:
             registry=registry_address,
             zone=config.zone,
             bootstrap=self._bootstrap,
+            seed=config.seed,
         )
         return DhtRouter(
             options,

@@ -158,7 +158,7 @@ def build(config: Config, seams: Seams, content: Content, situation: Situation) 
     resolver = MirrorResolver(
         content.store,
         sources,
-        ResolveOptions(race, _tag_options(config)),
+        ResolveOptions(race, _tag_options(config), config.seed),
         metrics,
         seams.hashing,
         through=through,

@@ -120,4 +120,5 @@ def _config(values: dict[str, Any], helper_path: str) -> Config:
         peer_key_file=values["peer_key_file"],
         allowed_clients=values["allowed_clients"],
         cache=cache_choice(values),
+        seed=values["seed"],
     )

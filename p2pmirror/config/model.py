@@ -97,4 +97,5 @@ class Config:
     tag_stale_max_s: float = 168 * 3600.0
     keep_on_upstream_404: bool = False
     cache: CacheChoice | None = None
+    seed: bool = False
     filters: Filters = field(default_factory=Filters)

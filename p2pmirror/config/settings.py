@@ -205,6 +205,12 @@ SETTINGS = (
         "with a key: networks such as 10.0.0.0/8 whose clients are served, besides this node and its peers",
         many=True,
     ),
+    Setting(
+        "seed",
+        "false",
+        parse_switch,
+        "fetch from registries what other nodes want, in their place: for a node that serves as the cluster's cache",
+    ),
     Setting("mirror_resolve_timeout", "30ms", parse_duration, "how long to look for a first peer before saying 404"),
     Setting("first_byte_timeout", "2s", parse_duration, "how long a registry may take to answer before we say 404"),
     Setting("tag_ttl", "0s", parse_duration, "how long a registry's word about a tag counts before it is asked again"),

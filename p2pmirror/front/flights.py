@@ -7,6 +7,7 @@ DESIGN.md section 4, "Flights and pieces".
 """
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import unquote
@@ -15,11 +16,11 @@ from p2pmirror.errors import NotHere
 from p2pmirror.front.content import headers_of
 from p2pmirror.front.errors import Refused
 from p2pmirror.front.query import QUERY_CHARS_MAX
-from p2pmirror.oci import Digest, Invalid
+from p2pmirror.oci import Digest, Invalid, canonical_registry, check_registry, check_repository
 from p2pmirror.peers.piecemap import PIECES_MAX, encode
 from p2pmirror.resolve.protocol import Resolver
 from p2pmirror.resolve.sharing import Piece
-from p2pmirror.resolve.want import Content
+from p2pmirror.resolve.want import Content, Want
 from p2pmirror.wire.http import PumpBody, Request, Response, Sink
 from p2pmirror.wire.identity import PIECE_HEADER, NodeId
 from p2pmirror.wire.ranges import Span, content_range
@@ -43,9 +44,23 @@ class _Asked:
             raise Refused("UNSUPPORTED", f"{name} is a number")
         return min(int(text), most)
 
+    def want(self, is_served: Callable[[str, str], bool]) -> Want | None:
+        """Return what is to be fetched when it is not here; None where the image is not served, or is no name."""
+        try:
+            registry = canonical_registry(check_registry(self.values.get("ns", "")))
+            repository = check_repository(self.values.get("repository", ""))
+        except Invalid:
+            return None
+        return Want("blob", registry, repository, self.digest) if is_served(registry, repository) else None
 
-async def answer(request: Request, peer: NodeId | None, resolver: Resolver) -> Response:
-    """Answer a peer. Raises `Refused`, `Invalid`, `NotHere`. Cancellation leaves nothing behind."""
+
+async def answer(
+    request: Request, peer: NodeId | None, resolver: Resolver, is_served: Callable[[str, str], bool]
+) -> Response:
+    """Answer a peer; `is_served`: whether a registry's repository is one of ours.
+
+    Raises `Refused`, `Invalid`, `NotHere`. Cancellation leaves nothing behind.
+    """
     if peer is None:
         raise Refused("DENIED", "this is for peers", status=403)
     if request.method != "GET":
@@ -54,7 +69,8 @@ async def answer(request: Request, peer: NodeId | None, resolver: Resolver) -> R
     wait_s = asked.number("wait_ms", WAIT_MS_MAX) / 1000
     if not asked.is_next:
         since = asked.number("since", 10**17)
-        found = await resolver.flight_map(asked.digest, peer, since=since, wait_s=wait_s)
+        want = asked.want(is_served)
+        found = await resolver.flight_map(asked.digest, peer, since=since, wait_s=wait_s, want=want)
         return Response(200, {"Content-Type": "application/msgpack"}, encode(found))
     try:
         lacks = bytes.fromhex(asked.values.get("lacks", ""))

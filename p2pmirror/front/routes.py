@@ -109,7 +109,7 @@ class Front:
         exchange.from_peer = await self._admission.admit(request)
         if request.path.startswith(flights.PREFIX):
             exchange.kind, exchange.trail.source = "flight", "flight"
-            response = await flights.answer(request, exchange.from_peer, self._resolver)
+            response = await flights.answer(request, exchange.from_peer, self._resolver, self._is_served)
             if response.status == 206:  # a piece of a blob, as an ordinary range request would have had it
                 exchange.kind = "blob"
                 exchange.digest = exchange.reference = Digest.parse(response.headers["Docker-Content-Digest"])
@@ -143,6 +143,10 @@ class Front:
         exchange.registry, exchange.repository = registry, canonical_repository(registry, repository)
         if self._registries is not None and registry not in self._registries:
             raise NotHere(f"{registry} is none of the registries that are served here")
+
+    def _is_served(self, registry: str, repository: str) -> bool:
+        is_ours = self._registries is None or registry in self._registries
+        return is_ours and (self._filters.empty or self._filters.allows(f"{registry}/{repository}"))
 
     def _registry_of(self, repository: str, query: Query) -> tuple[str, str]:
         """Return the registry that is meant: `ns`, else one that begins the name (`ghcr.io/org/app`), else the default.

@@ -84,8 +84,7 @@ class Blobs:
             return await self._told_by_anybody(ask, flight)
         if flight is not None:
             return await self._follow(flight, ask, is_new=False)
-        from_registry = None if through is None else partial(through.open, want, digest)
-        course = BlobCourse(want, digest, self._sources, self._metrics, trail=trail, from_registry=from_registry)
+        course = self._course(ask)
         began = trio.current_time()
         try:
             found = await self._from_holder(ask, course)
@@ -95,6 +94,12 @@ class Blobs:
             return await self._without_holder(ask, course)
         self._metrics.found.observe(trio.current_time() - began)
         return await self._fly(ask, course, found) if isinstance(found, Step) else found
+
+    def lead(self, want: Want, digest: Digest) -> None:
+        """Have a blob arrive for those who follow it, where it may be asked of its registry and has room."""
+        if self._flights is not None and self._through is not None and self._through.serves(want):
+            course = self._course(_Ask(want, digest, self._through, Trail()))
+            self._flights.begin(digest, f"{want.registry}/{want.repository}", course)
 
     def for_peer(self, want: Want, flight: Flight, trail: Trail) -> Arriving:
         """Return what a peer may have of a flight. Raises `NotHere` when that is not whole yet."""
@@ -148,6 +153,12 @@ class Blobs:
         return Arriving(content, 0, content.size, _nothing, _close_nothing)
 
     # from a peer that has all of it
+
+    def _course(self, ask: _Ask) -> BlobCourse:
+        from_registry = None if ask.through is None else partial(ask.through.open, ask.want, ask.digest)
+        return BlobCourse(
+            ask.want, ask.digest, self._sources, self._metrics, trail=ask.trail, from_registry=from_registry
+        )
 
     async def _from_holder(self, ask: _Ask, course: BlobCourse) -> Found | Step:
         """Open the blob at a peer, from the byte that the client wants; a small one is read and verified at once."""

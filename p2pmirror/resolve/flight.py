@@ -152,6 +152,14 @@ class Flight:
         """Return the first piece from `start` on that a stream may write."""
         return next((i for i in self.missing(range(start, self.have.count)) if i not in self.fetching), None)
 
+    def lead(self) -> None:
+        """Lead from now on; whoever waits for news hears of it, and may wait for the first byte in peace."""
+        if not self.leads:
+            self.leads = True
+            self.seq += 1
+            self.news = self.seq
+            self.changed_pieces()
+
     def add(self, index: int, piece_hash: bytes | None = None) -> None:
         """Have a piece; with the hash that it was checked against, or with one to be computed when asked for."""
         self.have.add(index)

@@ -275,7 +275,7 @@ class Flights:
         def is_wanted(index: int) -> bool:
             return index not in flight.have and index not in flight.fetching and not swarm.has_elsewhere(index)
 
-        flight.leads = True
+        flight.lead()
         flight.streams_from = stream.used
         flight.is_from_registry = flight.is_from_registry or stream.is_registry
         flight.author = None

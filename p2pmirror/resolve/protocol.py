@@ -46,10 +46,13 @@ class Resolver(Protocol):
         """
         ...
 
-    async def flight_map(self, digest: Digest, asker: NodeId, *, since: int, wait_s: float) -> PieceMap:
+    async def flight_map(
+        self, digest: Digest, asker: NodeId, *, since: int, wait_s: float, want: Want | None = None
+    ) -> PieceMap:
         """Return what there is of a blob that is arriving, once that differs from `since`, or after `wait_s`.
 
-        Raises `NotHere` when it is not arriving (any more).
+        A node that is a seed begins to fetch what is not here, as `want` says; None: not for this image. Raises
+        `NotHere` when it is not arriving (any more).
         """
         ...
 

@@ -31,10 +31,11 @@ from p2pmirror.wire.identity import NodeId
 
 @dataclass(frozen=True, slots=True)
 class ResolveOptions:
-    """Settings of this room."""
+    """Settings of this room; `seed`: what peers want is fetched for them."""
 
     race: RaceOptions = field(default_factory=RaceOptions)
     tags: TagOptions = field(default_factory=TagOptions)
+    seed: bool = False
 
 
 class MirrorResolver:
@@ -54,6 +55,7 @@ class MirrorResolver:
     ) -> None:
         """Answer from `store`, else from `sources`, else by `through`, whose registries' words are `confirmed`."""
         self._own = sources.router.node_id
+        self._seed = options.seed
         self._store = store
         self._metrics = metrics
         self._manifests = Manifests(sources)
@@ -104,8 +106,12 @@ class MirrorResolver:
         """List what is being relayed or arrives; see `protocol.Resolver`."""
         return self._blobs.transfers()
 
-    async def flight_map(self, digest: Digest, asker: NodeId, *, since: int, wait_s: float) -> PieceMap:
+    async def flight_map(
+        self, digest: Digest, asker: NodeId, *, since: int, wait_s: float, want: Want | None = None
+    ) -> PieceMap:
         """Tell a peer what there is of a flight; see `protocol.Resolver`."""
+        if want is not None and self._seed and self._store.inventory.blob(digest) is None:
+            self._blobs.lead(want, digest)
         return await piece_map(self._flight(digest), self._own, asker, since=since, wait_s=wait_s)
 
     async def flight_piece(

@@ -55,9 +55,13 @@ class FakeResolver:
         self.told: dict[Digest, PieceMap] = {}  # what there is of flights
         self.pieces: list[Piece | None] = []  # what is given, one after another
         self.flights_asked: list[tuple[Any, ...]] = []
+        self.flights_wanted: list[Want | None] = []
 
-    async def flight_map(self, digest: Digest, asker: NodeId, *, since: int, wait_s: float) -> PieceMap:
+    async def flight_map(
+        self, digest: Digest, asker: NodeId, *, since: int, wait_s: float, want: Want | None = None
+    ) -> PieceMap:
         self.flights_asked.append((digest, asker, since, wait_s))
+        self.flights_wanted.append(want)
         if digest not in self.told:
             raise NotHere("it is not arriving")
         return self.told[digest]

@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry
 
 from p2pmirror.errors import NotHere, PeerMisbehaved
 from p2pmirror.oci import Digest
+from p2pmirror.oci.filters import Filters
 from p2pmirror.peers.client import HttpPeers
 from p2pmirror.peers.metrics import PeersMetrics
 from p2pmirror.peers.piecemap import PIECES_MAX, Bitmap, PieceMap
@@ -101,6 +102,30 @@ async def test_nonsense_is_refused(bench: Bench, target: str, status: int) -> No
     bench.resolver.told[DIGEST] = told()
     assert (await bench.ask(target, **PEER)).status == status
     assert bench.resolver.flights_asked == []
+
+
+@pytest.mark.parametrize(
+    ("query", "name"),
+    [
+        ("ns=docker.io&repository=library/app", "docker.io/library/app"),
+        ("ns=GHCR.io&repository=org%2Fapp", "ghcr.io/org/app"),
+        ("ns=ghcr.io&repository=org/secret", None),
+        ("ns=other.example&repository=app", None),
+        ("ns=docker.io&repository=..%2fapp", None),
+        ("ns=no%20host&repository=app", None),
+        ("repository=app", None),
+        ("", None),
+    ],
+)
+async def test_what_may_be_fetched_for_a_peer(bench: Bench, query: str, name: str | None) -> None:
+    """A map says for which image it is: that may be fetched where it is one of ours; else only what arrives is told."""
+    registries = frozenset({"docker.io", "ghcr.io"})
+    bench.build(filters=Filters(["!.*secret.*"]), registries_only=True, registries=registries)
+    bench.resolver.told[DIGEST] = told()
+    assert (await bench.ask(f"{TARGET}?{query}", **PEER)).status == 200
+    (want,) = bench.resolver.flights_wanted
+    assert (None if want is None else want.name) == name
+    assert want is None or (want.reference, want.from_peer) == (DIGEST, None)
 
 
 @pytest.mark.parametrize("target", [TARGET, NEXT])
