@@ -23,10 +23,11 @@ from p2pmirror.resolve.confirmed import Confirmed
 from p2pmirror.resolve.flight import PieceSizes
 from p2pmirror.resolve.flights import Flights
 from p2pmirror.resolve.hashing import Hashing
+from p2pmirror.resolve.intake import Intake
 from p2pmirror.resolve.metrics import ResolveMetrics
 from p2pmirror.resolve.race import RaceOptions, Sources
 from p2pmirror.resolve.resolver import MirrorResolver, ResolveOptions
-from p2pmirror.resolve.swarm import SwarmParts
+from p2pmirror.resolve.swarm import FETCHES_MAX, SwarmParts
 from p2pmirror.resolve.tags import TagOptions
 from p2pmirror.resolve.through import Through, ThroughOptions
 from p2pmirror.routing.protocol import Router
@@ -147,13 +148,19 @@ def build(config: Config, seams: Seams, content: Content, situation: Situation) 
     """Build what answers requests."""
     running, router, trust = situation.running, situation.router, situation.trust
     metrics = ResolveMetrics(seams.registry)
+    intake = Intake(config.download_rate_max)
     through = Through(
-        content.upstream, content.cache, ThroughOptions(config.first_byte_timeout_s), metrics, seams.hashing
+        content.upstream,
+        content.cache,
+        ThroughOptions(config.first_byte_timeout_s),
+        metrics,
+        seams.hashing,
+        intake=intake,
     )
     client = HttpClient(seams.network, ClientOptions())
     race = RaceOptions(config.mirror_resolve_timeout_s, config.mirror_resolve_retries, config.zone)
     peers = HttpPeers(client, running.node_id, PeersMetrics(seams.registry), signer=trust.signer(router.binding))
-    sources = Sources(router, peers, Scores(seams.random), race)
+    sources = Sources(router, peers, Scores(seams.random), race, intake)
     flights = _flights(content, sources, seams, metrics)
     resolver = MirrorResolver(
         content.store,
@@ -216,7 +223,16 @@ def _flights(content: Content, sources: Sources, seams: Seams, metrics: ResolveM
     """Return what lets blobs arrive in the cache; None where there is none."""
     if content.cache is None:
         return None
-    parts = SwarmParts(sources.peers, sources.router, sources.scores, seams.random, seams.hashing)
+    fetches = sources.intake.pieces_at_once(seams.piece_sizes.piece_bytes, FETCHES_MAX)
+    parts = SwarmParts(
+        sources.peers,
+        sources.router,
+        sources.scores,
+        seams.random,
+        seams.hashing,
+        trio.CapacityLimiter(fetches),
+        sources.intake,
+    )
     inventory = content.store.inventory
     return Flights(
         content.cache,

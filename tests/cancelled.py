@@ -64,6 +64,10 @@ CANCELLED: Final[dict[str, tuple[str, ...]]] = {
         "resolve.through.Through: referrers tag tags",
     ),
     "tests/resolve/test_cancellation.py::test_parts_between_a_network_and_a_disk": ("resolve.backlog.Backlog: put",),
+    "tests/resolve/test_intake.py::test_cancelled_anywhere": (
+        "resolve.intake.Meter: ready",
+        "resolve.intake.MeteredDownload: receive",
+    ),
     "tests/resolve/test_cancellation.py::test_passing_a_blob_on_that_nobody_keeps": (
         "resolve.passing.Passage: pump",
         "resolve.through.Through: pass_on passed",

@@ -121,4 +121,5 @@ def _config(values: dict[str, Any], helper_path: str) -> Config:
         allowed_clients=values["allowed_clients"],
         cache=cache_choice(values),
         seed=values["seed"],
+        download_rate_max=values["download_rate_max"],
     )

@@ -98,4 +98,5 @@ class Config:
     keep_on_upstream_404: bool = False
     cache: CacheChoice | None = None
     seed: bool = False
+    download_rate_max: int = 0  # bytes per second, 0 = none
     filters: Filters = field(default_factory=Filters)

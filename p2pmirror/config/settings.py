@@ -236,6 +236,12 @@ SETTINGS = (
         many=True,
     ),
     Setting("upload_rate_max", "0", parse_size, "bytes per second that this node sends to peers; 0 = no limit"),
+    Setting(
+        "download_rate_max",
+        "0",
+        parse_size,
+        "bytes per second that this node takes from peers and registries together; 0 = no limit",
+    ),
     Setting("shutdown_grace", "20s", parse_duration, "how long running responses may take at a stop"),
     Setting("log_level", "INFO", _level, "DEBUG, INFO, WARNING or ERROR"),
     Setting("log_format", "json", _format, "json or text"),

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import trio
 
@@ -11,6 +11,7 @@ from p2pmirror.errors import NotHere, PeerMisbehaved, Unreachable
 from p2pmirror.oci import Digest
 from p2pmirror.peers.protocol import Answer, Busy, Follow, Peers, Question
 from p2pmirror.peers.scores import Scores
+from p2pmirror.resolve.intake import Intake
 from p2pmirror.resolve.plan import Plan
 from p2pmirror.resolve.want import Trail
 from p2pmirror.routing.protocol import Checking, Provider, Providers, Router, key_of
@@ -56,6 +57,7 @@ class Sources:
     peers: Peers
     scores: Scores
     options: RaceOptions
+    intake: Intake = field(default_factory=Intake)
 
     async def first(
         self,

@@ -64,6 +64,7 @@ class Supply:
         self._surplus = 0  # bytes that the current source sends first and that are here already
         self._delivery = Delivery()
         self._receiving = trio.CancelScope()
+        self._meter = sources.intake.meter()
         self._is_leaving = False  # the watch wants the current source left, for `_next` or for nobody
         self._next: Won | None = None
         self._next_at = position
@@ -82,6 +83,7 @@ class Supply:
         Cancelled, no byte is lost. One task at a time.
         """
         while True:
+            await self._meter.ready()
             if self._is_leaving:
                 self._leave()
             if self._current is None:
@@ -137,7 +139,8 @@ class Supply:
         """Receive bytes that are wanted; 0 when they were here already."""
         room = buffer[: self._surplus] if self._surplus else buffer[: self.end - self.position]
         self._delivery.waits(trio.current_time())
-        count = await current.answer.receive_into(room)
+        count = await current.answer.receive_into(self._meter.room(room))
+        self._meter.took(count)
         if count == 0:
             raise Unreachable("the peer ended early")
         self._delivery.ends_waiting(trio.current_time(), count)

@@ -29,6 +29,7 @@ from p2pmirror.peers.scores import Scores
 from p2pmirror.resolve.fetching import PIECE_S, Fetching, receive
 from p2pmirror.resolve.flight import Flight
 from p2pmirror.resolve.hashing import Hashing
+from p2pmirror.resolve.intake import Intake
 from p2pmirror.resolve.metrics import ResolveMetrics
 from p2pmirror.resolve.picking import rarest, wanted, window
 from p2pmirror.routing.protocol import Provider, Router
@@ -73,6 +74,7 @@ class SwarmParts:
     random: Random
     hashing: Hashing
     fetches: trio.CapacityLimiter = field(default_factory=lambda: trio.CapacityLimiter(FETCHES_MAX))  # of all flights
+    intake: Intake = field(default_factory=Intake)
 
 
 class Swarm:
@@ -316,9 +318,12 @@ class Swarm:
         began, count = trio.current_time(), 0
         scores.began(node_id)
         try:
-            data = memoryview(bytearray(answer.count))
+            data, meter, waited_s = memoryview(bytearray(answer.count)), self._parts.intake.meter(), 0.0
             while count < len(data):
-                count += await receive(answer, data[count:], began + PIECE_S)
+                waited_s += await meter.ready()
+                got = await receive(answer, meter.room(data[count:]), began + PIECE_S + waited_s)
+                meter.took(got)
+                count += got
         except Unreachable:
             self._metrics.piece("lost")
             self._metrics.resumes.inc()  # the flight goes on from somebody else

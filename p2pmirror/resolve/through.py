@@ -19,6 +19,7 @@ import trio
 from p2pmirror.errors import NotHere, StoreFull, Unreachable, UpstreamRefused
 from p2pmirror.oci import Descriptor, Digest, TagName
 from p2pmirror.resolve.hashing import Hashing
+from p2pmirror.resolve.intake import Intake, MeteredDownload
 from p2pmirror.resolve.metrics import ResolveMetrics
 from p2pmirror.resolve.passing import Passage
 from p2pmirror.resolve.refusals import Refusals
@@ -49,8 +50,11 @@ class Through:
         options: ThroughOptions,
         metrics: ResolveMetrics,
         hashing: Hashing,
+        *,
+        intake: Intake | None = None,
     ) -> None:
         """Fetch from `upstream` into `cache`; without one, everything is passed on and nothing kept."""
+        self._intake = intake or Intake()
         self.upstream = upstream
         self.options = options
         self._cache = cache
@@ -127,7 +131,7 @@ class Through:
         self._refusals.check(want, trio.current_time())
         try:
             async with self.upstream.blob(want.registry, want.repository, digest, start=start) as download:
-                yield download
+                yield MeteredDownload(download, self._intake.meter())
         except (NotHere, UpstreamRefused) as error:
             self._refusals.note(want, error, trio.current_time())
             raise

@@ -193,3 +193,22 @@ async def test_the_rate_binds_peers_alone(autojump_clock: MockClock) -> None:
                 nursery.start_soon(pull, member)
         seconds = trio.current_time() - begun
         assert 2 * len(DATA) / rate * 0.95 <= seconds <= 2 * len(DATA) / rate * 1.1
+
+
+async def test_the_rate_of_what_comes(autojump_clock: MockClock) -> None:
+    """download_rate_max holds for all that comes from peers, whose bytes are all used, and not for what is held."""
+    rate = 100_000
+    async with cluster() as nodes:
+        holders = [await nodes.add(image=IMAGE), await nodes.add(image=IMAGE)]
+        taker = await nodes.add(download_rate_max=str(rate))
+        await nodes.ready()
+        begun = trio.current_time()
+        assert (await nodes.get(taker, BLOB)).body == DATA
+        assert len(DATA) / rate * 0.9 <= trio.current_time() - begun <= len(DATA) / rate * 1.1
+        told = [await nodes.page_json(each, "/api/v1/requests") for each in holders]
+        asked = [each for one in told for each in one["requests"] if each["method"] == "GET"]
+        assert [(each["outcome"], each["bytes"]) for each in asked] == [("ok", len(DATA))]
+        await put(taker, IMAGE)
+        begun = trio.current_time()
+        assert (await nodes.get(taker, BLOB)).body == DATA
+        assert trio.current_time() - begun < 0.5
