@@ -15,6 +15,7 @@ from p2pmirror.wire.http import PumpBody, Request, Response, Sink
 from p2pmirror.wire.http_server import HttpServer, ServerOptions
 from p2pmirror.wire.memory import MemoryNetwork, MemoryWorld
 from p2pmirror.wire.ranges import Span, content_range, parse_range
+from simulations.nodes import EPOCH_S
 
 HOST, PORT = "10.240.0.1", 5000
 NAME = "registry.example"
@@ -46,7 +47,7 @@ class SimulatedRegistry:
 
     async def run(self, *, task_status: trio.TaskStatus[Address] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until cancelled."""
-        server = HttpServer(self._answer, ServerOptions())
+        server = HttpServer(self._answer, ServerOptions(), wall_s=lambda: EPOCH_S + trio.current_time())
         await server.run(await self.network.listen(Address(HOST, PORT)), task_status=task_status)
 
     async def _answer(self, request: Request) -> Response:

@@ -1,15 +1,19 @@
 """Promises of stampedes in simulated clusters: one copy for all, and not far from the optimum."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 
 from simulations import scenarios
 from simulations.playing import Outcome, Run, play
 
 
-def played(name: str) -> Outcome:
+def played(name: str, pieces: int = 16) -> Outcome:
     scenario = scenarios.find(name)
     assert scenario is not None
-    outcome = play(Run(scenario, 4, 1, {"pieces": "16"}))
+    outcome = play(Run(scenario, 4, 1, {"pieces": str(pieces)}))
     assert outcome.ok, outcome.violated or outcome.error
     return outcome
 
@@ -20,3 +24,17 @@ def test_one_copy_soon_everywhere(name: str) -> None:
     outcome = played(name)
     assert outcome.figures["upstream_copies"] <= 1.05
     assert outcome.figures["efficiency"]["p50"] >= 0.5
+
+
+def test_a_stampede_is_the_same_in_any_process() -> None:
+    """Flights, pieces and a registry over HTTP: another process, some seconds later, sees the same, to the byte."""
+    code = "from tests.simulations.test_stampede import played; print(played('cold-stampede', 4).trace_digest)"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONHASHSEED": "4711"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    assert done.stdout.strip() == played("cold-stampede", 4).trace_digest
