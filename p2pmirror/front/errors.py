@@ -9,6 +9,7 @@ Follows the OCI distribution specification, section "Error Codes", and DESIGN.md
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -35,11 +36,12 @@ _UPSTREAM: Final = {401: (403, "DENIED"), 403: (403, "DENIED"), 404: (404, ""), 
 class Refused(BadRequest):
     """A request that the front itself refuses, with the status and the OCI error code to say so."""
 
-    def __init__(self, code: str, message: str, *, status: int = 400) -> None:
-        """`code` is the OCI error code."""
+    def __init__(self, code: str, message: str, *, status: int = 400, allowed: Sequence[str] = READS) -> None:
+        """`code` is the OCI error code; `allowed`: the methods that would do, where the status is 405."""
         super().__init__(message)
         self.code = code
         self.status = status
+        self.allowed = allowed
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +63,7 @@ def judge(error: MirrorError | Invalid, kind: Kind, *, fallback: bool) -> Verdic
         case Invalid():
             return Verdict(400, error.code, "refused")
         case Refused():
-            allow = {"Allow": ", ".join(READS)} if error.status == 405 else {}
+            allow = {"Allow": ", ".join(error.allowed)} if error.status == 405 else {}
             return Verdict(error.status, error.code, "refused", allow)
         case Unsatisfiable():
             return Verdict(416, "RANGE_INVALID", "refused", {"Content-Range": error.content_range})

@@ -64,7 +64,7 @@ async def answer(
     if peer is None:
         raise Refused("DENIED", "this is for peers", status=403)
     if request.method != "GET":
-        raise Refused("UNSUPPORTED", "this is only read from", status=405)
+        raise Refused("UNSUPPORTED", "this is only read from, by GET", status=405, allowed=["GET"])
     asked = _read(request)
     wait_s = asked.number("wait_ms", WAIT_MS_MAX) / 1000
     if not asked.is_next:
