@@ -3,6 +3,7 @@
 Laws:
 - the first asker leads, and goes on while it reports; `LEASE_S` after its last word, with its death and with its
   resignation the key is free, and the next asker leads;
+- so it is when the bytes that it reports have not grown for `STANDSTILL_S`, until they do: words are no progress;
 - only its leader prolongs or ends a lease; whoever else says that he leads, or of whom another holder says so, waits:
   he is the next leader if the lease ends while that word is fresh;
 - a leader that only others named, a seed or the one of whom another holder tells, has `LEASE_S` to speak for itself;
@@ -15,10 +16,11 @@ Whoever is forgotten so leads on: the next asker leads as well, which costs a co
 """
 
 import hashlib
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from p2pmirror.routing.protocol import LEASE_S, Key, Provider
+from p2pmirror.routing.protocol import LEASE_S, STANDSTILL_S, Key, Provider
 from p2pmirror.wire.address import Address
 from p2pmirror.wire.identity import NodeId
 
@@ -53,12 +55,13 @@ class Lease:
     deadline: float
     spoke: bool  # whether the leader itself has said so
     count: int = 0  # bytes, as it reported
+    moved: float = math.inf  # when that grew last, or it began
     resigned: bool = False
     rival: "Lease | None" = None  # the next one, if it is live by then
 
     def is_live(self, now: float) -> bool:
         """Whether it binds."""
-        return not self.resigned and now < self.deadline
+        return not self.resigned and now < self.deadline and now < self.moved + STANDSTILL_S
 
     def is_over(self, leader: Leader, term: int) -> bool:
         """Whether its leader has resigned from this term, or from a later one."""
@@ -143,7 +146,7 @@ class Leases:
         if lease is not None and lease.is_over(leader, term):
             return False
         if lease is not None and lease.is_live(now) and not lease.is_same(leader):
-            self._wait(lease, Lease(leader, term, leader.router.host, now + LEASE_S, spoke=True, count=count), now)
+            self._wait(lease, self._word_of(lease.rival, leader, term, count, now), now)
             return False
         self._spoke(key, leader, term, count, now)
         return True
@@ -181,7 +184,9 @@ class Leases:
         """Return what is known of a key: when its lease has ended, the one that waited for that, if it is live."""
         lease = self._leases.get(key)
         if lease is not None and lease.rival is not None and lease.rival.is_live(now) and not lease.is_live(now):
-            self._put(key, lease.rival)
+            following, lease.rival = lease.rival, None
+            following.rival = lease  # two that stand still do not take turns
+            self._put(key, following)
         return self._leases.get(key)
 
     @staticmethod
@@ -202,11 +207,26 @@ class Leases:
 
     def _spoke(self, key: Key, leader: Leader, term: int, count: int, now: float) -> None:
         """Begin or prolong a leader's lease, by its own word; a copy of an earlier term's word does not set it back."""
-        lease = self._leases.get(key)
-        rival = None
+        known, other = self._leases.get(key), None
+        if known is not None and known.is_same(leader):
+            other = known.rival
+        elif known is not None and known.rival is not None and known.rival.is_same(leader):
+            known, other = known.rival, known  # as in `_current`
+        spoken = self._word_of(known, leader, term, count, now)
+        spoken.rival = other
+        if other is not None:
+            other.rival = None
+        self._put(key, spoken)
+
+    @staticmethod
+    def _word_of(lease: Lease | None, leader: Leader, term: int, count: int, now: float) -> Lease:
+        """Return the lease that a leader's own word makes of what is known of him."""
+        moved = now
         if lease is not None and lease.is_same(leader):
-            term, rival = max(term, lease.term), lease.rival
-        self._put(key, Lease(leader, term, leader.router.host, now + LEASE_S, spoke=True, count=count, rival=rival))
+            term = max(term, lease.term)
+            if lease.spoke and not lease.resigned and count <= lease.count:
+                count, moved = lease.count, lease.moved
+        return Lease(leader, term, leader.router.host, now + LEASE_S, spoke=True, count=count, moved=moved)
 
     def _put(self, key: Key, lease: Lease) -> None:
         """Keep a lease in place of what is kept of the key, as the newest of its host."""

@@ -75,14 +75,17 @@ class Offer:
 
 
 LEASE_S = 2.0  # a leader that said nothing for so long leads no more; it reports four times as often
+STANDSTILL_S = 6.0  # nor does one that says much and has no more bytes: a registry may think for seconds, and whoever
+# follows holds its client for 10 s: two until it asks who leads now, and two for the next one's first byte
 
 
 @dataclass(frozen=True, slots=True)
 class Grant:
     """What a want is answered with: who is to fetch from upstream, and whom to fetch from meanwhile.
 
-    `leads`: this node is, under a lease of `LEASE_S` that each report prolongs. `leader`: who does in its place, or is
-    to, when it is a seed. Neither: somebody has all of it. `providers`: who has all of it or a part, as `find` says.
+    `leads`: this node is, under a lease of `LEASE_S` that each report prolongs while bytes come. `leader`: who does in
+    its place, or is to, when it is a seed. Neither: somebody has all of it. `providers`: who has all of it or a part,
+    as `find` says.
     """
 
     leads: bool
@@ -186,7 +189,10 @@ class Router(Protocol):
         ...
 
     def report(self, key: Key, count: int) -> None:
-        """Say that this node, which leads a key, has so many bytes of it: to be said every 500 ms at least."""
+        """Say that this node, which leads a key, got so many bytes of it: to be said every 500 ms at least.
+
+        When they have not grown for `STANDSTILL_S` somebody else may lead.
+        """
         ...
 
     def resign(self, key: Key) -> None:

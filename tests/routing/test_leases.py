@@ -6,7 +6,7 @@ import pytest
 
 from p2pmirror.routing import leases as room
 from p2pmirror.routing.leases import PASSED_OVER_S, RESIGNED_S, Leader, Leases, seed_of
-from p2pmirror.routing.protocol import LEASE_S
+from p2pmirror.routing.protocol import LEASE_S, STANDSTILL_S
 from p2pmirror.wire.address import Address
 from p2pmirror.wire.identity import NodeId
 from tests.routing.conformance import key
@@ -46,6 +46,63 @@ def test_a_lease_ends_with_silence_and_goes_on_with_each_report() -> None:
     assert leases.wants(key(1), leader(2), 1, 3 * LEASE_S - 0.3) == leader(1)
     assert leases.wants(key(1), leader(2), 1, 3 * LEASE_S - 0.2) == leader(2)
     assert not leases.reports(key(1), leader(1), 2, 6, 3 * LEASE_S)
+
+
+def report_until(leases: Leases, until: float, count: int, *, began: float = 0.0, step_s: float = 0.4) -> None:
+    """Let node 1 report the same number of bytes again and again."""
+    now = began
+    while (now := now + step_s) < until:
+        leases.reports(key(1), leader(1), 1, count, now)
+
+
+def test_words_without_bytes_keep_no_lease() -> None:
+    """Who reports and moves nothing leads for `STANDSTILL_S` and no longer, also when it asks anew meanwhile."""
+    leases = Leases()
+    leases.wants(key(1), leader(1), 1, 0.0)
+    report_until(leases, 3.0, 0)
+    leases.wants(key(1), leader(1), 1, 3.0)
+    report_until(leases, STANDSTILL_S, 0, began=3.0)
+    assert leases.leader(key(1), STANDSTILL_S - 0.1) == leader(1)
+    assert leases.leader(key(1), STANDSTILL_S) is None
+    assert leases.wants(key(1), leader(2), 1, STANDSTILL_S + 0.1) == leader(2)
+    assert not leases.reports(key(1), leader(1), 1, 0, STANDSTILL_S + 0.2)
+    assert leases.leader(key(1), STANDSTILL_S + 0.3) == leader(2)
+
+
+def test_a_byte_is_progress() -> None:
+    """Each report of more bytes keeps the lease as long again; one of fewer, as a late copy has, does not."""
+    leases = Leases()
+    leases.wants(key(1), leader(1), 1, 0.0)
+    report_until(leases, 5.0, 0)
+    leases.reports(key(1), leader(1), 1, 1, 5.0)
+    report_until(leases, 10.9, 0, began=5.0)
+    assert leases.leader(key(1), 5.0 + STANDSTILL_S - 0.1) == leader(1)
+    report_until(leases, 12.0, 1, began=10.8)
+    assert leases.leader(key(1), 5.0 + STANDSTILL_S) is None
+    leases.reports(key(1), leader(1), 1, 2, 12.0)
+    assert leases.leader(key(1), 12.1) == leader(1)
+
+
+def test_who_waits_moves_too() -> None:
+    """Of a second leader nothing is kept either once its bytes stand still: then whoever asks leads."""
+    leases = Leases()
+    leases.wants(key(1), leader(1), 1, 0.0)
+    now = 0.0
+    while (now := now + 0.4) < STANDSTILL_S + 0.5:
+        leases.reports(key(1), leader(1), 1, 0, now)
+        leases.reports(key(1), leader(2), 1, 7, now)
+    assert leases.wants(key(1), leader(3), 1, now) == leader(3)
+
+
+def test_a_lease_after_a_resignation_begins_anew() -> None:
+    """A node that has resigned and fetches the same once more has as long for its first byte as anybody."""
+    leases = Leases()
+    leases.wants(key(1), leader(1), 1, 0.0)
+    report_until(leases, 5.0, 100)
+    leases.resigns(key(1), node(1), leader(1).router, 1)
+    leases.wants(key(1), leader(1), 2, 6.0)
+    leases.reports(key(1), leader(1), 2, 0, 7.5)
+    assert leases.leader(key(1), 9.0) == leader(1)
 
 
 def test_nobody_speaks_for_another() -> None:
