@@ -7,7 +7,9 @@ ARG BUILD_BASE=docker.io/library/python:3.11.14-slim-bookworm
 ARG RUN_BASE=gcr.io/distroless/python3-debian12:nonroot
 
 FROM ${BUILD_BASE} AS build
-ARG PIP_INDEX_URL PIP_TRUSTED_HOST
+# Where wheels come from, and whose certificates count there, when that is not PyPI.
+ARG PIP_INDEX_URL
+ARG PIP_CERT
 WORKDIR /src
 COPY requirements/run.txt requirements/run.txt
 # Wheels alone, checked by their hashes: nothing is compiled, and nothing else gets in.

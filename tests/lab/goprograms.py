@@ -11,10 +11,17 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 BUILD_S = 1800  # five minutes on two cores with an empty cache; a slow module proxy may take much longer
+
+
+def kept(name: str) -> Path:
+    """Return where something of that name and version is kept between runs, outside the checkout."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "p2pmirror" / name
 
 
 @dataclass(frozen=True)
@@ -28,8 +35,7 @@ class GoProgram:
     @property
     def directory(self) -> Path:
         """Return where its commands are, or will be."""
-        base = os.environ.get("XDG_CACHE_HOME")
-        return (Path(base) if base else Path.home() / ".cache") / "p2pmirror" / f"{self.name}-v{self.version}"
+        return kept(f"{self.name}-v{self.version}")
 
     @property
     def commands(self) -> tuple[str, ...]:
@@ -51,19 +57,28 @@ class GoProgram:
                     self._build()
         return self.directory
 
+    def compile(self, target: Path) -> None:
+        """Build all commands into a directory. Raises CalledProcessError."""
+        packages = [f"{package}@v{self.version}" for package in self.packages]
+        go("install", *packages, environment={"GOBIN": str(target)})
+
     @property
     def _complete(self) -> bool:
         return all((self.directory / command).exists() for command in self.commands)
 
     def _build(self) -> None:
         sys.stderr.write(f"building {self.name} {self.version} (once, some minutes) into {self.directory}\n")
-        packages = [f"{package}@v{self.version}" for package in self.packages]
         work = Path(tempfile.mkdtemp(dir=self.directory.parent, prefix="build-"))
         try:
-            environment = {**os.environ, "GOBIN": str(work), "CGO_ENABLED": "0"}
-            subprocess.run(["go", "install", *packages], check=True, env=environment, timeout=BUILD_S)
+            self.compile(work)
             work.chmod(0o755)
             shutil.rmtree(self.directory, ignore_errors=True)
             work.rename(self.directory)
         finally:
             shutil.rmtree(work, ignore_errors=True)
+
+
+def go(*arguments: str, environment: Mapping[str, str] | None = None, directory: Path | None = None) -> None:
+    """Run go. Raises CalledProcessError."""
+    given = {**os.environ, "CGO_ENABLED": "0", **(environment or {})}
+    subprocess.run(["go", *arguments], check=True, env=given, cwd=directory, timeout=BUILD_S)
