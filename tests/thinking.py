@@ -15,6 +15,12 @@ MODULES = (
     "p2pmirror/config/quantities.py",
     "p2pmirror/config/registries.py",
     "p2pmirror/front/query.py",
+    "p2pmirror/hostconfig/addresses.py",
+    "p2pmirror/hostconfig/daemon.py",
+    "p2pmirror/hostconfig/hosts.py",
+    "p2pmirror/hostconfig/marks.py",
+    "p2pmirror/hostconfig/outline.py",
+    "p2pmirror/hostconfig/writing.py",
     "p2pmirror/oci/descriptor.py",
     "p2pmirror/oci/digest.py",
     "p2pmirror/oci/errors.py",
@@ -76,10 +82,14 @@ MODULES = (
 """Relative to the checkout."""
 
 TESTS = (
+    "tests/cli/test_configure.py",
     "tests/config/test_load.py",
     "tests/config/test_quantities.py",
     "tests/config/test_registries.py",
     "tests/front/test_query.py",
+    "tests/hostconfig/test_daemon.py",
+    "tests/hostconfig/test_hosts.py",
+    "tests/hostconfig/test_outline.py",
     "tests/hostile/test_readers.py",
     "tests/oci",
     "tests/peers/test_piecemap.py",

@@ -16,6 +16,8 @@ COMMANDS: Final = {
     "status": "Show what an agent holds, knows and does.",
     "find": "Ask an agent who has an image or a blob.",
     "cache": "Bring images into a cache; list, remove, verify what is in it.",
+    "configure": "Make containerd ask the agent first.",
+    "unconfigure": "Give back what `configure` changed.",
     "demo": "Run a cluster on this machine: five agents, one of which dies.",
 }
 

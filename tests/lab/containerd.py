@@ -61,7 +61,8 @@ class Containerd:
         self.images = ImageService(self.socket)
         self.process: Process | None = None
         self.fetch_buffer_bytes = 0  # 2.x: layers are fetched in ranges of this length, several at a time; 0: whole
-        self._config = host.directory / "containerd.toml"
+        self.config = host.directory / "containerd.toml"
+        self.config_is_kept = False  # True: a test wrote it, and starting writes no other
         self.certs.mkdir()
 
     def start(self) -> None:
@@ -76,8 +77,13 @@ class Containerd:
 
     def launch(self) -> None:
         """Start it without waiting for it."""
-        self._config.write_text(_config(self.host.directory, self.build.major, self.fetch_buffer_bytes))
-        self.process = self.host.start("containerd", [str(self.build.containerd), "--config", str(self._config)])
+        if not self.config_is_kept:
+            self.write_config()
+        self.process = self.host.start("containerd", [str(self.build.containerd), "--config", str(self.config)])
+
+    def write_config(self) -> None:
+        """Write its configuration, with `config_path`."""
+        self.config.write_text(_config(self.host.directory, self.build.major, self.fetch_buffer_bytes))
 
     def wait(self) -> None:
         """Wait until a launched containerd answers; raises RuntimeError with the end of its log."""

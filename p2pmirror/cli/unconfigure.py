@@ -1,0 +1,46 @@
+"""`p2pmirror unconfigure`: give back what `configure containerd` changed."""
+
+from pathlib import Path
+from typing import Final
+
+import click
+
+from p2pmirror.cli.asking import json_option, plain
+from p2pmirror.cli.configure_options import config_path_option, dry_run_option, end
+from p2pmirror.errors import BadRequest
+from p2pmirror.hostconfig.containerd import plan_back, unconfigure
+from p2pmirror.hostconfig.names import HOSTS_FILE
+
+_EXAMPLE: Final = """\b
+Example:
+  p2pmirror unconfigure --dry-run
+  p2pmirror unconfigure
+  p2pmirror unconfigure --config-path /etc/containerd/certs.d
+
+\b
+Exit codes:
+  0  nothing of p2pmirror is left
+  1  nothing could be given back
+  2  a mistake in the call
+  3  some files were left as they are; why is said on stderr
+"""
+
+
+@click.command(epilog=_EXAMPLE)
+@config_path_option
+@dry_run_option
+@json_option
+def command(*, roots: tuple[Path, ...], dry_run: bool, as_json: bool) -> None:
+    """Give back what `configure containerd` changed, byte for byte, modes and links included.
+
+    What somebody changed in such a file since then stays; only what is ours goes. containerd's own configuration is
+    given back too where `--daemon-config` had changed it.
+    """
+    try:
+        done = plan_back(roots) if dry_run else unconfigure(roots)
+    except BadRequest as error:
+        raise click.ClickException(plain(str(error))) from None
+    restart = any(change.path.name != HOSTS_FILE for change in done.given_back)
+    notes = ["containerd's configuration is as it was: restart containerd (systemctl restart containerd)"]
+    shown = notes if restart and not dry_run else []
+    end(done, name="unconfigure", dry_run=dry_run, as_json=as_json, notes=shown, restart=restart)
