@@ -13,6 +13,7 @@ from p2pmirror.cli.configure_options import (
     config_path_option,
     dry_run_option,
     end,
+    lenient_option,
     once,
     registry_option,
 )
@@ -36,7 +37,7 @@ Exit codes:
   0  everything is as it should be
   1  nothing could be written
   2  a mistake in the call
-  3  some files were left as they are; why is said on stderr
+  3  some files were left as they are; why is said on stderr (with --lenient, 1 and 3 are 0)
 """
 
 
@@ -80,6 +81,7 @@ Exit codes:
 @click.option(
     "--legacy-mirrors", is_flag=True, help="Print registry.mirrors for a containerd without config_path; write nothing."
 )
+@lenient_option
 @dry_run_option
 @json_option
 def command(
@@ -93,6 +95,7 @@ def command(
     daemon_config: Path | None,
     no_fallback: bool,
     legacy_mirrors: bool,
+    lenient: bool,
     dry_run: bool,
     as_json: bool,
 ) -> None:
@@ -112,10 +115,14 @@ def command(
     try:
         done = plan(setup) if dry_run else configure(setup)
     except BadRequest as error:
-        raise click.ClickException(plain(str(error))) from None
+        if not lenient:
+            raise click.ClickException(plain(str(error))) from None
+        click.echo(f"p2pmirror configure containerd: {plain(str(error))}", err=True)
+        return
     restart = _needs_restart(done, setup)
     notes = notes_on(setup, default_root=Path(CERTS_D), restart=restart and not dry_run)
-    end(done, name="configure containerd", dry_run=dry_run, as_json=as_json, notes=notes, restart=restart)
+    name = "configure containerd"
+    end(done, name=name, dry_run=dry_run, as_json=as_json, notes=notes, restart=restart, lenient=lenient)
 
 
 def _needs_restart(done: Plan, setup: Setup) -> bool:

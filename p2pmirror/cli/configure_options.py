@@ -83,13 +83,28 @@ def dry_run_option(command: _Command) -> _Command:
     return click.option("--dry-run", is_flag=True, help="Change nothing; show what would change as a diff.")(command)
 
 
+def lenient_option(command: _Command) -> _Command:
+    """Add `--lenient`."""
+    text = "Say what could not be done, and end with 0 all the same: an agent that starts after this serves others."
+    return click.option("--lenient", is_flag=True, help=text)(command)
+
+
 def once(values: Iterable[_Value]) -> tuple[_Value, ...]:
     """Return values without repetitions, in order."""
     return tuple(dict.fromkeys(values))
 
 
-def end(done: Plan, *, name: str, dry_run: bool, as_json: bool, notes: Iterable[str] = (), restart: bool) -> NoReturn:
-    """Say what was done, or would be, and end with the exit code that fits."""
+def end(
+    done: Plan,
+    *,
+    name: str,
+    dry_run: bool,
+    as_json: bool,
+    notes: Iterable[str] = (),
+    restart: bool,
+    lenient: bool = False,
+) -> NoReturn:
+    """Say what was done, or would be, and end with the exit code that fits; `lenient`: with 0."""
     if as_json:
         click.echo(json.dumps(_object(done, dry_run=dry_run, restart=restart)))
     elif dry_run:
@@ -103,7 +118,7 @@ def end(done: Plan, *, name: str, dry_run: bool, as_json: bool, notes: Iterable[
         click.echo(f"p2pmirror {name}: left {plain(str(path))} as it is: {plain(reason)}", err=True)
     for note in notes:
         click.echo(f"p2pmirror {name}: {note}", err=True)
-    sys.exit(0 if not done.left else 1 if done.is_empty else 3)
+    sys.exit(0 if lenient or not done.left else 1 if done.is_empty else 3)
 
 
 def _tell(done: Plan) -> None:

@@ -1,7 +1,7 @@
 """Builds what a Kubernetes is made of, from the modules that Go's proxy has: `python -m tests.kubernetes.builds`.
 
-Kubernetes' own module replaces some thirty modules by directories of its repository, which the proxy does not have; each
-of them is published by itself, so a module of ours requires Kubernetes and replaces them by what was published.
+Kubernetes' own module replaces some thirty modules by directories of its repository, which the proxy does not have;
+each of them is published by itself, so a module of ours requires Kubernetes and replaces them by what was published.
 """
 
 from __future__ import annotations

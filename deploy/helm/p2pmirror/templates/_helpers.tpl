@@ -152,17 +152,18 @@ readinessProbe:
   timeoutSeconds: 3
 {{- end }}
 
-{{/* The arguments of `configure containerd`, and of `unconfigure` the first two. */}}
+{{/* The arguments of `configure containerd`: an odd file in that directory keeps no agent from starting. */}}
 {{- define "p2pmirror.configureArgs" -}}
 - configure
 - containerd
+- --lenient
 - --config-path=/host{{ .Values.configure.configPath }}
-- --mirror=http://127.0.0.1:{{ .Values.ports.registry }}
+- --address=http://127.0.0.1:{{ .Values.ports.registry }}
 {{- if and .Values.sharedCache.enabled (eq .Values.sharedCache.service.type "NodePort") }}
-- --mirror=http://$(HOST_IP):{{ .Values.sharedCache.service.nodePort }}
+- --address=http://$(HOST_IP):{{ .Values.sharedCache.service.nodePort }}
 {{- end }}
 {{- range .Values.configure.mirrors }}
-- {{ printf "--mirror=%s" . | quote }}
+- {{ printf "--address=%s" . | quote }}
 {{- end }}
 {{- range .Values.configure.registries }}
 - {{ printf "--registry=%s" . | quote }}

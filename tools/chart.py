@@ -1,7 +1,8 @@
-"""Writes the table of the chart's values into its README: `python tools/chart_readme.py [--check]`.
+"""Writes what follows from elsewhere into the chart: `python tools/chart.py [--check]`.
 
-A value is described by the lines `# -- …` above it; whatever stands below a described value belongs to it. With
-`--check` nothing is written, and the exit code says whether the README is up to date.
+The table of the README comes from values.yaml: a value is described by the line `# -- …` above it; whatever stands
+below a described value belongs to it. The settings that values.schema.json takes come from the agent's. With `--check`
+nothing is written, and the exit code says whether all is up to date.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
+from p2pmirror.config.settings import SETTINGS
 
 CHART = Path(__file__).parents[1] / "deploy" / "helm" / "p2pmirror"
 BEGIN, END = "<!-- values: begin -->", "<!-- values: end -->"
@@ -71,19 +74,35 @@ def _shown(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def main(arguments: list[str]) -> int:
-    """Write the README, or compare it."""
-    readme = CHART / "README.md"
-    before = readme.read_text()
+def readme(before: str) -> str:
+    """Return the README with the table as it is to be."""
     head, _, rest = before.partition(BEGIN)
     tail = rest.partition(END)[2]
-    after = f"{head}{BEGIN}\n{table((CHART / 'values.yaml').read_text())}\n{END}{tail}"
-    if "--check" not in arguments:
-        readme.write_text(after)
-    elif after != before:
-        sys.stderr.write("the chart's README is not what its values say: python tools/chart_readme.py\n")
-        return 1
-    return 0
+    return f"{head}{BEGIN}\n{table((CHART / 'values.yaml').read_text())}\n{END}{tail}"
+
+
+def schema(before: str) -> str:
+    """Return the schema with the settings that there are."""
+    document = json.loads(before)
+    keys = sorted(setting.key for setting in SETTINGS)
+    properties = document["properties"]
+    for settings in (properties["settings"], properties["sharedCache"]["properties"]["settings"]):
+        settings["propertyNames"]["enum"] = keys
+    return json.dumps(document, indent=2) + "\n"
+
+
+def main(arguments: list[str]) -> int:
+    """Write both, or compare them."""
+    stale = 0
+    for path, made in ((CHART / "README.md", readme), (CHART / "values.schema.json", schema)):
+        before = path.read_text()
+        after = made(before)
+        if "--check" not in arguments:
+            path.write_text(after)
+        elif after != before:
+            sys.stderr.write(f"{path.name} of the chart is not up to date: python tools/chart.py\n")
+            stale = 1
+    return stale
 
 
 if __name__ == "__main__":
