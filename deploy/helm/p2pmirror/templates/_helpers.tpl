@@ -67,6 +67,10 @@ dns:{{ include "p2pmirror.bootstrapService" . }}.{{ .Release.Namespace }}.svc.{{
 {{- default (include "p2pmirror.cacheName" .) .Values.sharedCache.service.name }}
 {{- end }}
 
+{{- define "p2pmirror.contentPath" -}}
+{{ .Values.containerd.root }}/io.containerd.content.v1.content
+{{- end }}
+
 {{/* A value of the settings as the text that a variable holds; large numbers without an exponent. */}}
 {{- define "p2pmirror.text" -}}
 {{- if kindIs "float64" . }}{{ printf "%.0f" . }}{{ else }}{{ toString . }}{{ end }}
