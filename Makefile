@@ -16,10 +16,10 @@ STATE := $(shell { cat requirements/dev.txt pyproject.toml tools/setup.sh; $(PYT
 READY := $(VENV)/ready-$(STATE)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test e2e coverage lint fmt bench soak lock proto clean packages
+.PHONY: help setup demo test e2e e2e-kubernetes coverage lint fmt bench soak lock proto clean packages
 
 help: ## list the targets
-	@sed -n 's/^\([a-z0-9]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
 setup: $(READY) ## make the environment, .venv, with the packages of requirements/dev.txt
 
@@ -36,6 +36,11 @@ test: setup packages ## run the tests; what needs root and real parts is left ou
 
 e2e: setup packages ## run the long tests too: repeats, many kills, every version of containerd
 	@$(BIN)/pytest --long $(SPREAD) $(ARGS)
+
+e2e-kubernetes: setup packages ## install the chart on a real Kubernetes of three nodes, made here (builds it once: some ten minutes)
+	@sh tests/kubernetes/packages.sh
+	@$(BIN)/python -m tests.kubernetes.builds
+	@$(BIN)/pytest --kubernetes -s tests/kubernetes $(ARGS)
 
 coverage: setup ## hold the modules that only think to every branch
 	@$(BIN)/python -m tests.thinking

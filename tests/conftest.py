@@ -24,6 +24,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--long", action="store_true", help="run the tests marked long too (P2PMIRROR_LONG=1 does the same)"
     )
+    parser.addoption("--kubernetes", action="store_true", help="run the tests that make a real Kubernetes too")
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -31,6 +32,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     """Leave a test out before any of its fixtures is made."""
     if item.get_closest_marker("long") and not _long(item.config):
         leave_out("long", "needs --long or P2PMIRROR_LONG=1", mendable=False)
+    if item.get_closest_marker("kubernetes") and not item.config.getoption("--kubernetes"):
+        leave_out("kubernetes", "make e2e-kubernetes runs them", mendable=False)
     if item.get_closest_marker("lab") and (lacking := missing()):
         leave_out("lab", f"needs root, containerd, docker-registry, skopeo, ip; here is no {lacking}")
 
