@@ -19,53 +19,9 @@ from p2pmirror.errors import Unreachable
 from p2pmirror.upstream.dialling import Dialler, NotAllowed
 from p2pmirror.upstream.tls import Alpn, Trust
 from p2pmirror.wire.network import Stream
+from p2pmirror.wire.tls import READ_BYTES, Plain, broken_by
 
-READ_BYTES: Final = 1 << 20  # at a time, where httpcore asks for 64 KiB: the work around each read is the most of all
-BULK_BYTES: Final = 1 << 20  # of one answer, after which it is a matter of bytes and no more of the first one
-GATHER_S: Final = 0.001  # what comes meanwhile at 1 Gbit/s is 120 KiB; the kernel's buffer holds many times that
 IDLE_S: Final = 30.0  # load balancers close after 60 s and more
-
-
-class Plain(trio.abc.Stream):
-    """A `wire.Stream` as trio's TLS wants it."""
-
-    def __init__(self, stream: Stream) -> None:
-        """Take the stream over."""
-        self._stream = stream
-        self._answered = 0  # bytes since something was sent
-        self._last = READ_BYTES  # bytes that came last
-
-    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        """Send all. Raises BrokenResourceError."""
-        self._answered = 0
-        try:
-            await self._stream.send_all(data)
-        except Unreachable as error:
-            raise trio.BrokenResourceError(str(error)) from None
-
-    async def wait_send_all_might_not_block(self) -> None:
-        """Return: nobody here waits for that."""
-        await trio.lowlevel.checkpoint()
-
-    async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        """Receive some, b"" at the end. Raises BrokenResourceError. Cancellation loses none.
-
-        In the middle of a long answer that comes in small parts it waits a moment for more of them.
-        """
-        if self._answered > BULK_BYTES and self._last < READ_BYTES // 2:
-            await trio.sleep(GATHER_S)
-        try:
-            data = await self._stream.receive_some(max_bytes or READ_BYTES)
-        except Unreachable as error:
-            raise trio.BrokenResourceError(str(error)) from None
-        self._last = len(data)
-        self._answered += self._last
-        return data
-
-    async def aclose(self) -> None:
-        """Close without waiting."""
-        self._stream.abort()
-        await trio.lowlevel.checkpoint()
 
 
 class Connection(httpcore.AsyncNetworkStream):
@@ -96,7 +52,7 @@ class Connection(httpcore.AsyncNetworkStream):
             try:
                 data = await self._above.receive_some(max(max_bytes, READ_BYTES))
             except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-                raise httpcore.ReadError(_reason(error)) from None
+                raise httpcore.ReadError(broken_by(error)) from None
             self._used = trio.current_time()
             return bytes(data)
         raise httpcore.ReadTimeout("there was no answer in time")
@@ -202,14 +158,4 @@ def _errors(late: type[Exception], broken: type[Exception]) -> Iterator[None]:
     except NotAllowed:
         raise  # not a matter of the connection: httpcore passes it on
     except (trio.BrokenResourceError, trio.ClosedResourceError, Unreachable) as error:
-        raise broken(_reason(error)) from None
-
-
-def _reason(error: BaseException) -> str:
-    """Return the words of what broke a connection: TLS puts its own underneath."""
-    cause = error.__cause__
-    if isinstance(cause, ssl.SSLCertVerificationError):
-        return f"its certificate is not trusted: {cause.verify_message}"
-    if isinstance(cause, ssl.SSLError):
-        return f"TLS failed: {cause.reason or cause}"
-    return str(cause or error) or "the connection broke"
+        raise broken(broken_by(error)) from None

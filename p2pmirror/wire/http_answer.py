@@ -14,7 +14,7 @@ import h11
 
 from p2pmirror.errors import BadRequest, PeerMisbehaved, Unreachable
 from p2pmirror.wire.address import Address
-from p2pmirror.wire.network import Stream
+from p2pmirror.wire.network import ByteStream
 
 RECEIVE_BYTES = 16 << 10  # for heads and chunks; bodies of known length bring their own buffer
 INFORMATIONAL_MAX = 8  # an honest server sends one or two 1xx heads
@@ -45,7 +45,7 @@ class ClientResponse:
         "status",
     )
 
-    def __init__(self, stream: Stream, parser: h11.Connection, event: h11.Response, method: str) -> None:
+    def __init__(self, stream: ByteStream, parser: h11.Connection, event: h11.Response, method: str) -> None:
         """Take over the connection's receiving side; h11 is left behind where the length is known."""
         self._stream = stream
         self._give_back: Callable[[ClientResponse], None] | None = None
@@ -151,7 +151,7 @@ class ClientResponse:
 
 
 async def exchange(
-    stream: Stream, address: Address, method: str, target: str, headers: Mapping[str, str], *, head_bytes_max: int
+    stream: ByteStream, address: Address, method: str, target: str, headers: Mapping[str, str], *, head_bytes_max: int
 ) -> ClientResponse:
     """Send a question without a body and return its answer, whose head has come.
 
@@ -173,7 +173,7 @@ async def exchange(
     return ClientResponse(stream, parser, event, method)
 
 
-async def _receive_head(parser: h11.Connection, stream: Stream, address: Address) -> h11.Response:
+async def _receive_head(parser: h11.Connection, stream: ByteStream, address: Address) -> h11.Response:
     """Return the final head, past the informational ones."""
     for _ in range(INFORMATIONAL_MAX + 1):
         while (event := parser.next_event()) is h11.NEED_DATA:
@@ -183,7 +183,7 @@ async def _receive_head(parser: h11.Connection, stream: Stream, address: Address
     raise BadAnswer(f"{address} sent nothing but informational answers")
 
 
-async def _receive(stream: Stream, address: Address) -> bytes:
+async def _receive(stream: ByteStream, address: Address) -> bytes:
     data = await stream.receive_some(RECEIVE_BYTES)
     if not data:
         raise Unreachable(f"{address} closed the connection before it answered")

@@ -21,7 +21,7 @@ from p2pmirror.errors import Unreachable
 from p2pmirror.wire.address import Address
 from p2pmirror.wire.http_answer import BadAnswer, ClientResponse, NoAnswer, exchange
 from p2pmirror.wire.http_pool import Pool
-from p2pmirror.wire.network import Network, Stream
+from p2pmirror.wire.network import ByteStream, Dials
 
 __all__ = ["BadAnswer", "ClientOptions", "ClientResponse", "HttpClient"]
 
@@ -47,7 +47,7 @@ class ClientOptions:
 class HttpClient:
     """Asks servers over one network."""
 
-    def __init__(self, network: Network, options: ClientOptions) -> None:
+    def __init__(self, network: Dials, options: ClientOptions) -> None:
         self._network = network
         self._options = options
         self._closed = False
@@ -103,7 +103,7 @@ class HttpClient:
         await trio.lowlevel.checkpoint()
 
     async def _exchange(
-        self, stream: Stream, address: Address, method: str, target: str, headers: Mapping[str, str]
+        self, stream: ByteStream, address: Address, method: str, target: str, headers: Mapping[str, str]
     ) -> ClientResponse:
         try:
             response = await exchange(
@@ -115,13 +115,13 @@ class HttpClient:
         response.on_close(partial(self._give_back, address, stream))
         return response
 
-    async def _dial(self, address: Address) -> Stream:
+    async def _dial(self, address: Address) -> ByteStream:
         timeout_s = self._options.dial_timeout_s
         with trio.move_on_after(timeout_s):
             return await self._network.connect(address)
         raise Unreachable(f"{address} did not take a connection within {timeout_s * 1000:g} ms")
 
-    def _give_back(self, address: Address, stream: Stream, response: ClientResponse) -> None:
+    def _give_back(self, address: Address, stream: ByteStream, response: ClientResponse) -> None:
         now = trio.current_time()
         if response.is_reusable and not self._closed:
             _drop(self._pool.give(address, stream, now))
@@ -138,7 +138,7 @@ async def _read_rest(response: ClientResponse) -> None:
         return  # broken, or too long: not reusable, which is all that matters by now
 
 
-def _drop(streams: Iterable[Stream]) -> None:
+def _drop(streams: Iterable[ByteStream]) -> None:
     """Close connections at once, whatever they still have to say."""
     for stream in streams:
         stream.abort()

@@ -8,14 +8,14 @@ Laws:
 from dataclasses import dataclass
 
 from p2pmirror.wire.address import Address
-from p2pmirror.wire.network import Stream
+from p2pmirror.wire.network import ByteStream
 
 
 @dataclass(frozen=True, slots=True)
 class Kept:
     """An idle connection and the time (seconds, trio's clock) at which it is too old to be used."""
 
-    stream: Stream
+    stream: ByteStream
     deadline: float
 
 
@@ -31,7 +31,7 @@ class Pool:
     def __len__(self) -> int:
         return sum(map(len, self._kept.values()))
 
-    def take(self, address: Address, now: float) -> Stream | None:
+    def take(self, address: Address, now: float) -> ByteStream | None:
         """Return the connection to `address` that was used last, None when there is none to be used."""
         kept = self._kept.get(address)
         if not kept or kept[-1].deadline <= now:
@@ -41,7 +41,7 @@ class Pool:
             del self._kept[address]
         return stream
 
-    def give(self, address: Address, stream: Stream, now: float) -> list[Stream]:
+    def give(self, address: Address, stream: ByteStream, now: float) -> list[ByteStream]:
         """Keep a connection; return those that are to be closed for it (too many, too old)."""
         kept = self._kept.pop(address, [])
         kept.append(Kept(stream, now + self._idle_s))
@@ -52,9 +52,9 @@ class Pool:
             surplus += self._drop_oldest()
         return surplus
 
-    def expire(self, now: float) -> list[Stream]:
+    def expire(self, now: float) -> list[ByteStream]:
         """Return the connections that are too old, which are kept no longer."""
-        old: list[Stream] = []
+        old: list[ByteStream] = []
         for address, kept in tuple(self._kept.items()):
             while kept and kept[0].deadline <= now:
                 old.append(kept.pop(0).stream)
@@ -62,15 +62,15 @@ class Pool:
                 del self._kept[address]
         return old
 
-    def forget(self, address: Address) -> list[Stream]:
+    def forget(self, address: Address) -> list[ByteStream]:
         """Return all connections to `address`, which are kept no longer: its host has restarted, or is gone."""
         return [kept.stream for kept in self._kept.pop(address, [])]
 
-    def clear(self) -> list[Stream]:
+    def clear(self) -> list[ByteStream]:
         """Return all connections, which are kept no longer."""
         return [stream for address in tuple(self._kept) for stream in self.forget(address)]
 
-    def _drop_oldest(self) -> list[Stream]:
+    def _drop_oldest(self) -> list[ByteStream]:
         address, kept = next(iter(self._kept.items()))
         stream = kept.pop(0).stream
         if not kept:

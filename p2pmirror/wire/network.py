@@ -33,13 +33,8 @@ class File(Protocol):
         ...
 
 
-class Stream(Protocol):
-    """One TCP connection, or its twin."""
-
-    @property
-    def local(self) -> Address:
-        """Return our end."""
-        ...
+class ByteStream(Protocol):
+    """What a question goes out on and its answer comes in: a connection, plain or under TLS."""
 
     @property
     def remote(self) -> Address:
@@ -50,20 +45,33 @@ class Stream(Protocol):
         """Send every byte of `data`. Raises `Unreachable` when the other end is gone."""
         ...
 
-    async def send_file(self, file: File, offset: int, count: int, moved: Callable[[int], None] | None = None) -> None:
-        """Send `count` bytes of `file` from `offset`, without copies where the file has a descriptor.
-
-        `moved` is told of every part that the socket has taken, in bytes, as it goes. Raises `Unreachable` when the
-        other end is gone or the file ends early. A cold page does not stop the loop.
-        """
-        ...
-
     async def receive_some(self, count_max: int) -> bytes:
         """Return at least one byte and at most `count_max`, or b"" at the other end's FIN. Raises `Unreachable`."""
         ...
 
     async def receive_into(self, buffer: memoryview) -> int:
         """Fill the front of `buffer`; return how many bytes came, 0 at the other end's FIN. Raises `Unreachable`."""
+        ...
+
+    def abort(self) -> None:
+        """Close without waiting: for whoever has nothing left to say. Bytes that came in unread make it a reset."""
+        ...
+
+
+class Stream(ByteStream, Protocol):
+    """One TCP connection, or its twin."""
+
+    @property
+    def local(self) -> Address:
+        """Return our end."""
+        ...
+
+    async def send_file(self, file: File, offset: int, count: int, moved: Callable[[int], None] | None = None) -> None:
+        """Send `count` bytes of `file` from `offset`, without copies where the file has a descriptor.
+
+        `moved` is told of every part that the socket has taken, in bytes, as it goes. Raises `Unreachable` when the
+        other end is gone or the file ends early. A cold page does not stop the loop.
+        """
         ...
 
     async def send_eof(self) -> None:
@@ -74,8 +82,12 @@ class Stream(Protocol):
         """Close with a FIN after what was sent, even when bytes came in unread; never raises, waits 1 s at most."""
         ...
 
-    def abort(self) -> None:
-        """Close without waiting: for whoever has nothing left to say. Bytes that came in unread make it a reset."""
+
+class Dials(Protocol):
+    """A way to other hosts: that of a `Network`, or one that puts TLS over it."""
+
+    async def connect(self, address: Address) -> ByteStream:
+        """Dial. Raises `Unreachable`. The caller sets the deadline."""
         ...
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import trio
 
 from p2pmirror.errors import Unreachable
-from p2pmirror.upstream.connection import Plain
 from p2pmirror.wire.address import Address
 from p2pmirror.wire.hosts import HostNetwork
 from p2pmirror.wire.network import Listener, Stream
+from p2pmirror.wire.tls import Plain
 
 
 class TlsNetwork(HostNetwork):
