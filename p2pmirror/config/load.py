@@ -8,6 +8,7 @@ from typing import Any
 from p2pmirror.config.model import BadSetting, Config
 from p2pmirror.config.registries import without_secrets
 from p2pmirror.config.settings import SETTINGS, Setting, cache_choice, containerd_store
+from p2pmirror.routing.bootstrap import KubernetesSetting
 
 FILE_BYTES_MAX = 256 * 1024  # a settings file of some hundred registries has 20 KiB
 NUMBER_MAX = 2**63 - 1  # TOML's own limit, which Python's reader does not know
@@ -30,6 +31,8 @@ def load(environ: Mapping[str, str], flags: Mapping[str, str], file: Path | None
     texts |= _from_environment(environ)
     texts |= flags
     values = {key: _value(_BY_KEY[key], text) for key, text in texts.items()}
+    if isinstance(values["bootstrap"], KubernetesSetting):
+        values["bootstrap"] = values["bootstrap"].within(environ)
     return _config(values, environ.get("PATH", ""))
 
 

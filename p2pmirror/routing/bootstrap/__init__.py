@@ -1,4 +1,4 @@
-"""Where a node that knows nobody looks for members: a list of hosts, a name, a URL or a file.
+"""Where a node that knows nobody looks for members: a list of hosts, a name, a service, a URL or a file.
 
 Laws:
 - a bootstrap is asked again whenever a node is alone, so what it says may change;
@@ -15,13 +15,14 @@ from typing import Final
 
 from p2pmirror.routing.bootstrap.file import FileSetting
 from p2pmirror.routing.bootstrap.http import read_url
+from p2pmirror.routing.bootstrap.kubernetes import KubernetesSetting, read_service
 from p2pmirror.routing.bootstrap.names import NamesSetting
 from p2pmirror.routing.bootstrap.places import ROUTER_PORT, read_place, shown
 from p2pmirror.routing.bootstrap.protocol import Bootstrap, BootstrapSetting
 
-__all__ = ["KINDS", "ROUTER_PORT", "Bootstrap", "BootstrapSetting", "parse"]
+__all__ = ["KINDS", "ROUTER_PORT", "Bootstrap", "BootstrapSetting", "KubernetesSetting", "parse"]
 
-KINDS = "static:HOST:PORT,..., dns:NAME[:PORT], file:PATH or http:URL"
+KINDS = "static:HOST:PORT,..., dns:NAME[:PORT], kubernetes:NAMESPACE/SERVICE, file:PATH or http:URL"
 
 
 def parse(text: str) -> BootstrapSetting:
@@ -61,9 +62,14 @@ def _http(text: str, url: str) -> BootstrapSetting:
     return read_url(text.strip() if url.startswith("//") else url, text)
 
 
+def _kubernetes(text: str, name: str) -> BootstrapSetting:
+    return read_service(name, text)
+
+
 _READERS: Final[Mapping[str, Callable[[str, str], BootstrapSetting]]] = {
     "static": _static,
     "dns": _dns,
+    "kubernetes": _kubernetes,
     "file": _file,
     "http": _http,
     "https": _http,  # which says that it is not spoken
