@@ -26,6 +26,21 @@ CANCELLED: Final[dict[str, tuple[str, ...]]] = {
         "peers.client.HttpPeers: ask",
         "wire.http_client.HttpClient: aclose",
     ),
+    "tests/kubernetes_api/test_cancellation.py::test_finding_endpoints": (
+        "kubernetes.slices: list_slices",
+        "routing.bootstrap.kubernetes.ServiceEndpoints: addresses changed",
+    ),
+    "tests/kubernetes_api/test_rollout.py::test_cancelled_anywhere_nothing_is_left": (
+        "kubernetes.rollout: wait_until_ready",
+    ),
+    "tests/kubernetes_api/test_session.py::test_cancelled_anywhere_no_connection_is_left": (
+        "kubernetes.access.Access: context token",
+        "kubernetes.session: open_session",
+        "kubernetes.session.Session: get watch",
+        "kubernetes.session.Watch: next",
+        "wire.tls.TlsDials: connect",
+        "wire.tls.TlsStream: receive_into receive_some send_all",
+    ),
     "tests/node/test_life.py::test_a_start_can_be_cancelled_anywhere": (
         "config.nodeid: load_node_id",
         "config.trust.Keyless: run",

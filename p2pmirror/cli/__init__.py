@@ -21,6 +21,9 @@ COMMANDS: Final = {
     "demo": "Run a cluster on this machine: five agents, one of which dies.",
 }
 
+HIDDEN: Final = ("wait-for-daemonset",)
+"""What deployments call and people do not."""
+
 
 class Commands(click.Group):
     """The commands by name; `agent` does not pay for what `demo` imports."""
@@ -33,9 +36,9 @@ class Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import and return one command, None when there is none of this name."""
         del ctx
-        if cmd_name not in COMMANDS:
+        if cmd_name not in COMMANDS and cmd_name not in HIDDEN:
             return None
-        command: click.Command = import_module(f"{__name__}.{cmd_name}").command
+        command: click.Command = import_module(f"{__name__}.{cmd_name.replace('-', '_')}").command
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -14,6 +14,6 @@ Follows Kubernetes' "API Concepts" (lists in chunks, watches, bookmarks, 410) an
 
 from p2pmirror.kubernetes.access import Access, NoAccess
 from p2pmirror.kubernetes.objects import ApiRefused, Gone
-from p2pmirror.kubernetes.session import Session, open_session
+from p2pmirror.kubernetes.session import Session, Sessions, open_session
 
-__all__ = ["Access", "ApiRefused", "Gone", "NoAccess", "Session", "open_session"]
+__all__ = ["Access", "ApiRefused", "Gone", "NoAccess", "Session", "Sessions", "open_session"]

@@ -146,7 +146,9 @@ def refusal(status: int, message: str, retry_s: float = 0.0) -> ApiRefused:
     """Return the error for an HTTP code and the API's words."""
     kind = Gone if status == 410 else ApiRefused
     text = said(message)
-    return kind(f"the API answered {status}{': ' if text else ''}{text}", status=status, retry_s=retry_s)
+    return kind(
+        f"the API answered {status or 'with an error'}{': ' if text else ''}{text}", status=status, retry_s=retry_s
+    )
 
 
 def said(text: str) -> str:

@@ -6,11 +6,11 @@ Laws:
 - a watch hands out whole lines; a line that is cut off by the end of the connection was never said.
 """
 
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from random import Random
-from typing import Final, TypeVar
+from typing import Final, TypeAlias, TypeVar
 from urllib.parse import urlencode
 
 from p2pmirror.errors import Unreachable
@@ -29,6 +29,9 @@ ANSWER_BYTES_MAX: Final = 32 << 20  # 32 MiB: a list of some eighty thousand end
 REFUSAL_BYTES_MAX: Final = 64 << 10  # of a body that says why not
 LINE_BYTES_MAX: Final = 8 << 20  # 8 MiB: an object has at most 1.5 MiB where the API keeps it, in a terser form
 READ_BYTES: Final = 64 << 10  # of a watch at a time
+
+Sessions: TypeAlias = Callable[[], AbstractAsyncContextManager["Session"]]
+"""Opens one session after the other: `open_session` with what it needs."""
 
 _Kind = TypeVar("_Kind")
 

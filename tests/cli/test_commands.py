@@ -6,7 +6,7 @@ import sys
 import pytest
 from click.testing import CliRunner
 
-from p2pmirror.cli import COMMANDS, main
+from p2pmirror.cli import COMMANDS, HIDDEN, main
 from p2pmirror.version import VERSION
 
 
@@ -22,7 +22,7 @@ def test_help_names_every_command():
     assert "Example:" in output
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", [*COMMANDS, *HIDDEN])
 def test_each_command_has_help_with_an_example(name):
     """Every command's `--help` ends well and has a line that can be copied."""
     result = CliRunner().invoke(main, [name, "--help"])

@@ -6,6 +6,8 @@ import pytest
 
 from p2pmirror.config import SETTINGS, BadSetting, load
 from p2pmirror.config.model import CacheChoice, ContainerdStore, LayoutStore
+from p2pmirror.kubernetes import NoAccess
+from p2pmirror.routing.bootstrap import KubernetesSetting
 from p2pmirror.wire.address import Address
 
 
@@ -57,6 +59,19 @@ def test_native_values_of_toml_are_read_like_texts(tmp_path: Path) -> None:
     assert config.store == LayoutStore(tmp_path)
 
 
+def test_the_api_of_kubernetes_comes_from_the_pod_s_environment() -> None:
+    """The API is where the kubelet says; where it says nothing the agent starts all the same, and complains later."""
+    environ = {"KUBERNETES_SERVICE_HOST": "fd00::1", "KUBERNETES_SERVICE_PORT": "6443"}
+    setting = load(environ, {"bootstrap": "kubernetes:kube-system/p2pmirror"}).bootstrap
+    assert isinstance(setting, KubernetesSetting)
+    assert (str(setting.service), setting.access.place()) == ("kube-system/p2pmirror", ("fd00::1", 6443))
+    assert str(setting) == "kubernetes:kube-system/p2pmirror"
+    setting = load({}, {"bootstrap": "kubernetes:kube-system/p2pmirror"}).bootstrap
+    assert isinstance(setting, KubernetesSetting)
+    with pytest.raises(NoAccess):
+        setting.access.place()
+
+
 def test_a_key_and_who_is_served_besides(tmp_path: Path) -> None:
     """Networks of both families, single addresses, and IPv4 mapped into IPv6, which is IPv4 as clients are."""
     clients = "10.0.0.0/8, 192.0.2.7,fd00::/8,::ffff:198.51.100.0/120,::/0"
@@ -97,6 +112,7 @@ def test_a_cache_has_a_directory_and_a_size(tmp_path: Path) -> None:
         ("containerd_sock", "", "path"),
         ("bootstrap", "zookeeper:x", "static:HOST:PORT"),
         ("bootstrap", "static:", "static:HOST:PORT"),
+        ("bootstrap", "kubernetes:x", "NAMESPACE/SERVICE"),
         ("mirror_resolve_timeout", "30", "30ms"),
         ("mirror_resolve_retries", "0", "1 to 50"),
         ("resolve_tags", "yes", "true or false"),

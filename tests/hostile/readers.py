@@ -9,9 +9,11 @@ from p2pmirror.config.keyfile import BadKeyFile, parse_keys
 from p2pmirror.config.quantities import parse_duration, parse_size
 from p2pmirror.front.errors import Refused
 from p2pmirror.front.query import parse_query
+from p2pmirror.kubernetes.objects import EndpointSlices, Event, NoObject, decode, refusal_of
 from p2pmirror.oci import Digest, Invalid, Reference, TagName, Walk, mediatype, parse_manifest, parse_path
 from p2pmirror.oci.filters import Filters
 from p2pmirror.routing import bootstrap
+from p2pmirror.routing.bootstrap.endpoints import Endpoints, places_of
 from p2pmirror.store.cache import records
 from p2pmirror.store.cache.pins import canonical_pin, readable
 from p2pmirror.store.containerd.api import containerd_pb2 as api
@@ -28,8 +30,9 @@ from p2pmirror.wire.identity import NodeId, parse_node_id
 from p2pmirror.wire.keyring import KeyRing
 from p2pmirror.wire.peer_auth import Asked, Unproven, check, prove
 from p2pmirror.wire.ranges import Span, Unsatisfiable, parse_content_range, parse_range
-from tests.hostile.bearing import Reader
+from tests.hostile.bearing import Reader, hold_line
 from tests.hostile.mutation import of_bytes, of_json
+from tests.kubernetes_api.api import slice_object, status_object
 from tests.oci.documents import descriptor, encoded, image, index
 
 DIGEST = str(Digest.of(b"layer"))
@@ -247,8 +250,28 @@ BOOTSTRAPS = [
     b"http://10.0.0.1:9090/api/v1/peers?x=1",
     b"http:http://[fd00::1]/",
     b"file:/etc/p2pmirror/peers",
+    b"kubernetes:kube-system/p2pmirror-router",
 ]
+SLICES = [encoded(slice_object("x", ["10.0.0.1", host], "kube-system", "x")) for host in ("10.0.0.2", "fd00::1")]
 PATTERNS = [b"docker.io/library/.*", b"!ghcr.io/(a|b)/[a-z]+(:.*)?"]
+
+
+def _listed(data: bytes) -> object:
+    """Read a page of EndpointSlices, of which `data` is the one item, and the same as a change that a watch tells."""
+    known, answers = Endpoints(), []
+    known.take(decode(b'{"type": "ADDED", "object": %s}' % data.replace(b"\n", b" "), Event))
+    page = decode(b'{"metadata": {"resourceVersion": "7"}, "items": [%s]}' % data, EndpointSlices)
+    known.replace(page.metadata.resource_version, {each.metadata.name: places_of(each) for each in page.items or ()})
+    answers += [each.host for each in known.places]
+    return answers
+
+
+def _refused(data: bytes) -> object:
+    """Read what an API says when it refuses; whatever that is, it becomes one line."""
+    refused = refusal_of(403, {"retry-after": data[:9].decode("latin-1")}, data)
+    hold_line(refused, "a refusal")
+    return refused.retry_s
+
 
 VALUE = (ValueError,)
 INVALID = (Invalid,)
@@ -318,6 +341,8 @@ READERS = [
     Reader("duration", _of_text(parse_duration), of_bytes(DURATIONS, TEXT_INSERTS), VALUE),
     Reader("size", _of_text(parse_size), of_bytes(DURATIONS, TEXT_INSERTS), VALUE),
     Reader("bootstrap setting", _of_text(bootstrap.parse), of_bytes(BOOTSTRAPS, TEXT_INSERTS), VALUE),
+    Reader("Kubernetes' slices", _listed, of_json(SLICES), (NoObject,)),
+    Reader("Kubernetes' refusals", _refused, of_json([encoded(status_object(403, "Forbidden", "may not"))]), ()),
     Reader(
         "filters",
         lambda data: Filters([_text(data)]),

@@ -93,7 +93,7 @@ def test_good_files(text: str, path: str) -> None:
 
 
 BAD = """
-|static|static:|static:,|dns:|dns|kubernetes:a/b|10.0.0.1:29998|static:fd00::1|static:a:b|file|file:|file:\0|http
+|static|static:|static:,|dns:|dns|kubernetes:a|10.0.0.1:29998|static:fd00::1|static:a:b|file|file:|file:\0|http
 |http:|http:/x|http:x:80|http://|http://:80|http://a:0|http://a:x|http://a:70000|http://u@a/|http://a/#b|http://a b/
 |http://ä/|http://[::1|http://[x]/|http://0.0.0.0/|http://[::]:9090/|https://a/|http:https://a/|http:ftp://a/|ftp://a/
 |static:a:70000|static:a:0|static:a b|static::29998|dns:a/b|static:0.0.0.0:29998|static:[::]:29998|static:[fd00::1
@@ -122,10 +122,12 @@ def test_a_host_has_the_length_of_a_name() -> None:
     assert len(str(caught.value)) < 200
 
 
-@pytest.mark.parametrize("text", ["kubernetes:ns/svc", "nonsense"])
+@pytest.mark.parametrize("text", ["consul:svc", "nonsense"])
 def test_an_unknown_kind_is_told_which_kinds_exist(text: str) -> None:
     """The error names the kinds that can be written."""
-    with pytest.raises(ValueError, match=r"static:HOST:PORT,\.\.\., dns:NAME\[:PORT\], file:PATH or http:URL"):
+    with pytest.raises(
+        ValueError, match=r"static:HOST:PORT,\.\.\., dns:NAME\[:PORT\], kubernetes:NAMESPACE/SERVICE, file:PATH"
+    ):
         parse(text)
 
 

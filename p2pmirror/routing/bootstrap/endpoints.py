@@ -9,15 +9,18 @@ Laws:
 Follows the reference of `discovery.k8s.io/v1`, EndpointSlice.
 """
 
+from collections.abc import Mapping
 from typing import Final
 
 from p2pmirror.kubernetes.objects import EndpointSlice, Event, decode, error_of, version_of
-from p2pmirror.kubernetes.slices import Listing
 from p2pmirror.routing.bootstrap.places import ROUTER_PORT, Place, is_host, place_of
-from p2pmirror.wire.address import PORT_MAX, Address
+from p2pmirror.wire.address import PORT_MAX
 
 PORT_NAME: Final = "router"
-SLICES_MAX: Final = 4000  # as many as a list may have; what a watch adds beyond is passed over
+_UNSPECIFIED: Final = frozenset(
+    {"0.0.0.0", "::"}
+)  # as `Address` spells them; to parse them again would double the work
+SLICES_MAX: Final = 2000  # as many as a list may have; what a watch adds beyond is passed over
 
 
 class Endpoints:
@@ -31,10 +34,10 @@ class Endpoints:
         """Where to knock."""
         self._slices: dict[str, frozenset[Place]] = {}
 
-    def replace(self, listing: Listing) -> None:
-        """Know what was listed, and nothing else."""
-        self._slices = {each.metadata.name: places_of(each) for each in listing.slices}
-        self.version = listing.version
+    def replace(self, version: str, slices: Mapping[str, frozenset[Place]]) -> None:
+        """Know what was listed, the places of each slice by its name, and nothing else."""
+        self._slices = dict(slices)
+        self.version = version
         self._count()
 
     def take(self, event: Event) -> None:
@@ -73,4 +76,4 @@ def places_of(part: EndpointSlice) -> frozenset[Place]:
         for host in endpoint.addresses or ()
     )
     places = (place_of(host, port) for host in hosts if is_host(host))
-    return frozenset(each for each in places if not (isinstance(each, Address) and each.is_unspecified))
+    return frozenset(each for each in places if each[0] not in _UNSPECIFIED)

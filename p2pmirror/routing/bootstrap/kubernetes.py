@@ -9,7 +9,6 @@ Laws:
 """
 
 import math
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -20,12 +19,13 @@ from typing import Final
 import trio
 
 from p2pmirror.errors import MirrorError, Unreachable
-from p2pmirror.kubernetes import Access, ApiRefused, Gone, NoAccess, Session, open_session
+from p2pmirror.kubernetes import Access, ApiRefused, Gone, NoAccess, Session, Sessions, open_session
+from p2pmirror.kubernetes.names import read_service_name
 from p2pmirror.kubernetes.session import Watch
 from p2pmirror.kubernetes.slices import Service, list_slices
 from p2pmirror.routing.bootstrap.complaints import Complaints
-from p2pmirror.routing.bootstrap.endpoints import Endpoints
-from p2pmirror.routing.bootstrap.places import Place, shown
+from p2pmirror.routing.bootstrap.endpoints import Endpoints, places_of
+from p2pmirror.routing.bootstrap.places import Place
 from p2pmirror.routing.bootstrap.resolver import Resolver
 from p2pmirror.store.files import Files
 from p2pmirror.wire.address import Address
@@ -39,8 +39,7 @@ GATHER_S: Final = 20.0  # between news and telling it: of a cluster's start each
 PAUSE_S_MIN, PAUSE_S_MAX = 0.5, 30.0  # before the next attempt, at random up to the whole of it
 REFUSED_PAUSE_S: Final = 60.0  # before the next attempt of whom the API refuses
 
-_LABEL: Final = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?")  # RFC 1123, as Kubernetes' names are
-_ROLE: Final = "its service account needs a role with get, list and watch on endpointslices (discovery.k8s.io)"
+_ROLE: Final = "its service account needs a role with list and watch on endpointslices (discovery.k8s.io)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +64,7 @@ class KubernetesSetting:
 
 def read_service(name: str, text: str) -> KubernetesSetting:
     """Read `NAMESPACE/SERVICE`. Raises ValueError with a clear text."""
-    namespace, slash, service = name.partition("/")
-    if not slash or not _LABEL.fullmatch(namespace) or not _LABEL.fullmatch(service):
-        raise ValueError(f"{shown(repr(name))} is not as NAMESPACE/SERVICE, each a name of Kubernetes")
-    return KubernetesSetting(text, Service(namespace, service))
+    return KubernetesSetting(text, Service(*read_service_name(name)))
 
 
 class ServiceEndpoints:
@@ -78,7 +74,7 @@ class ServiceEndpoints:
         """Ask nothing yet."""
         self._service = setting.service
         self._random = random
-        self._session = partial(open_session, setting.access, network, files, random)
+        self._sessions: Sessions = partial(open_session, setting.access, network, files, random)
         self._resolver = Resolver(network, random)
         self._complaints = Complaints()
         self._endpoints = Endpoints()
@@ -116,11 +112,16 @@ class ServiceEndpoints:
     async def _ask(self) -> None:
         async with self._asking:
             if not self._is_fresh:
-                async with self._session() as session:
+                async with self._sessions() as session:
                     await self._list(session)
 
     async def _list(self, session: Session) -> None:
-        self._endpoints.replace(await list_slices(session, self._service))
+        listing = await list_slices(session, self._service)
+        slices = dict[str, frozenset[Place]]()
+        for each in listing.slices:
+            slices[each.metadata.name] = places_of(each)
+            await trio.lowlevel.checkpoint()  # a hundred endpoints take a millisecond
+        self._endpoints.replace(listing.version, slices)
         self._take_in()
 
     async def _follow(self) -> None:
@@ -137,7 +138,7 @@ class ServiceEndpoints:
     async def _watch_once(self) -> float:
         """List, where that is needed, and watch until that ends; return how long the API is to be left alone then."""
         try:
-            async with self._session() as session:
+            async with self._sessions() as session:
                 with _in_time():
                     watch = await self._begin(session)
                 try:
@@ -209,7 +210,7 @@ class ServiceEndpoints:
         if not self._endpoints.version or isinstance(error, NoAccess | Unreachable):
             self._complaints.wrong(self._subject, f"cannot be asked for: {error}{needed}")
         else:
-            self._complaints.wrong(self._watching, f"is refused, so it is listed now and then: {error}{needed}")
+            self._complaints.wrong(self._watching, f"fails: {error}{needed}")
 
 
 @contextmanager
@@ -229,6 +230,6 @@ def _may_go_on(error: MirrorError) -> bool:
 
 
 def _pause_s(error: MirrorError) -> float:
-    if isinstance(error, ApiRefused):
-        return error.retry_s if _may_go_on(error) else REFUSED_PAUSE_S
-    return 0.0
+    if not isinstance(error, ApiRefused):
+        return 0.0
+    return error.retry_s if _may_go_on(error) or error.status < 400 else REFUSED_PAUSE_S
