@@ -16,6 +16,7 @@ from p2pmirror.config.model import ContainerdStore, LayoutStore
 from p2pmirror.config.trust import Trust
 from p2pmirror.front.metrics import FrontMetrics
 from p2pmirror.front.routes import Front, FrontOptions
+from p2pmirror.front.slots import Slots
 from p2pmirror.peers.client import HttpPeers
 from p2pmirror.peers.metrics import PeersMetrics
 from p2pmirror.peers.scores import Scores
@@ -215,6 +216,7 @@ def _front(config: Config, seams: Seams, resolver: MirrorResolver, situation: Si
         ),
         metrics=metrics,
         pace=Pace(config.upload_rate_max) if config.upload_rate_max else None,
+        slots=Slots(config.upload_slots, config.upload_slots_per_peer),
         admission=situation.trust.admission(situation.binding, seams.network, metrics),
     )
 

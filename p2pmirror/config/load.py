@@ -124,5 +124,7 @@ def _config(values: dict[str, Any], helper_path: str) -> Config:
         allowed_clients=values["allowed_clients"],
         cache=cache_choice(values),
         seed=values["seed"],
+        upload_slots=values["upload_slots"],
+        upload_slots_per_peer=values["upload_slots_per_peer"],
         download_rate_max=values["download_rate_max"],
     )

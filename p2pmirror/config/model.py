@@ -98,5 +98,7 @@ class Config:
     keep_on_upstream_404: bool = False
     cache: CacheChoice | None = None
     seed: bool = False
+    upload_slots: int | None = None  # None: as many as are good
+    upload_slots_per_peer: int = 4
     download_rate_max: int = 0  # bytes per second, 0 = none
     filters: Filters = field(default_factory=Filters)

@@ -15,6 +15,7 @@ from typing import Any
 from p2pmirror.config.model import CacheChoice, ContainerdStore, LayoutStore
 from p2pmirror.config.quantities import parse_duration, parse_size, parse_switch
 from p2pmirror.config.registries import read_name, read_registries
+from p2pmirror.front.slots import PER_PEER, SLOTS_MAX, SLOTS_MIN
 from p2pmirror.oci.filters import Filters
 from p2pmirror.routing import bootstrap
 from p2pmirror.routing.dht.messages import ZONE_CHARS_MAX
@@ -25,6 +26,7 @@ REGISTRY_PORT = 29999
 ROUTER_PORT = 29998
 OBSERVABILITY_PORT = 9090
 MAPPED_PREFIX_BITS = 96  # ::ffff:0:0/96 holds every IPv4 address (RFC 4291, section 2.5.5.2)
+UPLOADS_MAX = 10_000  # at once: more than a process may have open
 RETRIES_MAX = 50  # more providers than a holder ever names
 
 
@@ -136,6 +138,16 @@ def _retries(text: str) -> int:
     return int(text)
 
 
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= UPLOADS_MAX):
+        raise ValueError(f"a number from 1 to {UPLOADS_MAX}")
+    return int(text)
+
+
+def _slots(text: str) -> int | None:
+    return _count(text) if text else None
+
+
 def _registries(entries: list[object]) -> Registries:
     return read_registries(entries, _path_or_none)
 
@@ -235,6 +247,13 @@ SETTINGS = (
         "the configured registries: names such as ghcr.io, which are fetched from; tables with more in the file",
         many=True,
     ),
+    Setting(
+        "upload_slots",
+        "",
+        _slots,
+        f"how many blobs go out to peers at once; default: from {SLOTS_MIN} up to {SLOTS_MAX}, as the network has room",
+    ),
+    Setting("upload_slots_per_peer", str(PER_PEER), _count, "how many of them one peer may have"),
     Setting("upload_rate_max", "0", parse_size, "bytes per second that this node sends to peers; 0 = no limit"),
     Setting(
         "download_rate_max",

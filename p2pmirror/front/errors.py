@@ -18,7 +18,7 @@ from p2pmirror.front.journal import Kind, Outcome
 from p2pmirror.oci import Invalid, NotAPath
 from p2pmirror.peers.protocol import Follow
 from p2pmirror.wire.http import Response
-from p2pmirror.wire.identity import LEADER_HEADER
+from p2pmirror.wire.identity import HOLDERS_HEADER, LEADER_HEADER, NodeId
 from p2pmirror.wire.ranges import Unsatisfiable
 
 MESSAGE_CHARS_MAX: Final = 300  # a sentence with a digest in it; it goes to a client's terminal and log
@@ -42,6 +42,15 @@ class Refused(BadRequest):
         self.code = code
         self.status = status
         self.allowed = allowed
+
+
+class Occupied(MirrorError):
+    """As much goes out to peers as may; these have taken the same before. For peers alone."""
+
+    def __init__(self, message: str, holders: Sequence[NodeId]) -> None:
+        """`holders` are the nodes to ask instead."""
+        super().__init__(message)
+        self.holders = tuple(holders)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +80,9 @@ def judge(error: MirrorError | Invalid, kind: Kind, *, fallback: bool) -> Verdic
             return Verdict(400, "UNSUPPORTED", "refused")
         case Follow():
             return Verdict(503, "UNAVAILABLE", "miss", {"Retry-After": "1", LEADER_HEADER: error.leader.hex()})
+        case Occupied():
+            named = {HOLDERS_HEADER: ", ".join(each.hex() for each in error.holders)} if error.holders else {}
+            return Verdict(503, "UNAVAILABLE", "refused", {"Retry-After": "1", **named})
         case NotHere():
             return Verdict(404, unknown, "miss")
         case UpstreamRefused() if not fallback and error.status in _UPSTREAM:

@@ -26,6 +26,7 @@ from p2pmirror.wire.identity import PIECE_HEADER, NodeId
 from p2pmirror.wire.ranges import Span, content_range
 
 PREFIX: Final = "/p2p/v1/flights/"
+NEXT: Final = "/next"
 WAIT_MS_MAX: Final = 10_000
 LACKS_BYTES_MAX: Final = 256  # pieces from the first on that would do: 2,048; a window has 32
 

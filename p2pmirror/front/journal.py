@@ -118,7 +118,7 @@ class Journal:
         if isinstance(response.body, PumpBody):
             body = response.body
             response.body = PumpBody(body.count, partial(self._pump, exchange, body), body.close)
-        response.done = partial(self._done, exchange)
+        response.done = partial(self._done, exchange, response.done)
         response.cut = partial(self._cut, exchange)
         return response
 
@@ -130,7 +130,15 @@ class Journal:
     def _cut(self, exchange: Exchange) -> None:
         exchange.outcome = "cut"
 
-    def _done(self, exchange: Exchange, sent: int, finished: bool) -> None:  # noqa: FBT001  # Response.done's shape
+    def _done(
+        self,
+        exchange: Exchange,
+        before: Callable[[int, bool], None] | None,
+        sent: int,
+        finished: bool,  # noqa: FBT001  # Response.done's shape
+    ) -> None:
+        if before is not None:
+            before(sent, finished)
         exchange.bytes_sent = sent
         if not finished and exchange.outcome == "ok":
             exchange.outcome = "left"

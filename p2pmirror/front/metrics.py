@@ -12,6 +12,7 @@ SOURCES: Final = ("store", "cache", "flight", "peer", "upstream", "none")
 SAVING: Final = frozenset({"store", "cache", "flight", "peer"})  # sources that save a registry the bytes
 OUTCOMES: Final = ("ok", "miss", "left", "cut", "refused", "error")
 DOUBTS: Final = ("client", *get_args(Doubt))
+SLOTS: Final = ("all", "taken")
 _FIRST_BYTE_BUCKETS_S: Final = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.04, 0.1, 0.25, 0.5, 1, 2, 5, 10)
 
 
@@ -44,4 +45,10 @@ class FrontMetrics:
         )
         for reason in DOUBTS:
             self.denied.child(reason)
+        self.upload_slots = room.gauge(
+            "upload_slots", "Blobs that may go out to peers at once (all), and that do (taken).", {"state": SLOTS}
+        )
+        self.uploads_refused = room.counter(
+            "uploads_refused_total", "Requests of peers for blobs that were sent away because no slot was free."
+        ).child()
         self.in_flight = room.gauge("in_flight_requests", "Requests that are being answered.").child()

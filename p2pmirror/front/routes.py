@@ -23,7 +23,8 @@ from p2pmirror.front.content import is_known, not_modified
 from p2pmirror.front.journal import Exchange, Journal
 from p2pmirror.front.metrics import FrontMetrics
 from p2pmirror.front.query import Query, parse_query
-from p2pmirror.front.upload import paced
+from p2pmirror.front.slots import Slots
+from p2pmirror.front.upload import Uploads
 from p2pmirror.oci import (
     BlobPath,
     Digest,
@@ -75,16 +76,17 @@ class Front:
         metrics: FrontMetrics,
         clock: Callable[[], float] = trio.current_time,
         pace: Pace | None = None,
+        slots: Slots | None = None,
         admission: Admission | None = None,
     ) -> None:
-        """Answer whom `admission` lets in (everybody) with what `resolver` finds, peers at `pace`."""
+        """Answer whom `admission` lets in (everybody) with what `resolver` finds, peers in `slots` and at `pace`."""
         self._resolver = resolver
         self._filters = filters
         self._default_registry = canonical_registry(options.default_registry)
         self._registries = frozenset(map(canonical_registry, options.registries)) if options.registries_only else None
         self._fallback = options.fallback
         self._journal = Journal(metrics, clock)
-        self._pace = pace
+        self._uploads = Uploads(slots or Slots(), pace, metrics, clock)
         self._admission = admission or Everybody()
 
     def recent(self) -> list[Exchange]:
@@ -96,19 +98,21 @@ class Front:
         exchange = self._journal.begin(request)
         try:
             response = await self._answer(request, exchange)
+            if exchange.from_peer is not None:
+                self._uploads.begin(response, exchange.from_peer, exchange.digest)
         except (MirrorError, Invalid) as error:
             response = self._error(error, exchange)
         except BaseException as error:
             self._journal.broke(exchange, bug=isinstance(error, Exception))
             raise
-        if self._pace is not None and exchange.from_peer is not None:
-            response.body = paced(response.body, self._pace)
         return self._journal.answered(exchange, response)
 
     async def _answer(self, request: Request, exchange: Exchange) -> Response:
         exchange.from_peer = await self._admission.admit(request)
         if request.path.startswith(flights.PREFIX):
             exchange.kind, exchange.trail.source = "flight", "flight"
+            if exchange.from_peer is not None and request.path.endswith(flights.NEXT):
+                self._uploads.check(exchange.from_peer)
             response = await flights.answer(request, exchange.from_peer, self._resolver, self._is_served)
             if response.status == 206:  # a piece of a blob, as an ordinary range request would have had it
                 exchange.kind = "blob"
@@ -218,6 +222,8 @@ class Front:
         return referrers.answer(known, query.artifact_type)
 
     def _error(self, error: MirrorError | Invalid, exchange: Exchange) -> Response:
+        if isinstance(error, errors.Occupied):
+            exchange.kind = "flight"  # the talk of peers, who come back until they are served
         verdict = errors.judge(error, exchange.kind, fallback=self._fallback)
         exchange.outcome, exchange.trail.source = verdict.outcome, "none"
         attempts = exchange.trail.attempts if exchange.kind in _CONTENT_KINDS and verdict.outcome != "refused" else None

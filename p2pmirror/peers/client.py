@@ -8,6 +8,7 @@ Laws:
 """
 
 import re
+from contextlib import suppress
 from typing import Final
 from urllib.parse import quote
 
@@ -21,6 +22,7 @@ from p2pmirror.wire.address import Address
 from p2pmirror.wire.http_client import ClientResponse, HttpClient
 from p2pmirror.wire.identity import (
     FOLLOWS_HEADER,
+    HOLDERS_HEADER,
     LEADER_HEADER,
     PEER_HEADER,
     PIECE_HEADER,
@@ -30,6 +32,8 @@ from p2pmirror.wire.identity import (
 )
 from p2pmirror.wire.peer_auth import Asked
 from p2pmirror.wire.ranges import Span, parse_content_range
+
+HOLDERS_MAX: Final = 8  # that a busy peer names; it says no more of them
 
 _HASH: Final = re.compile(r"[0-9a-f]{64}")
 
@@ -151,7 +155,7 @@ class HttpPeers:
             leader = _leader_of(response)
             if leader is not None:
                 raise Follow(f"{who} gives {what} to another node", leader)
-            raise Busy(f"{who} is busy")
+            raise Busy(f"{who} is busy", _holders_of(response))
         if status >= 500 or status == 429:
             self._count("busy")
             raise Unreachable(f"{who} answers {status}")
@@ -188,6 +192,15 @@ def _leader_of(response: ClientResponse) -> NodeId | None:
         return parse_node_id(response.headers.get(LEADER_HEADER.lower(), ""))
     except ValueError:
         return None
+
+
+def _holders_of(response: ClientResponse) -> list[NodeId]:
+    """Return whom a busy peer names; what is no node id is nobody."""
+    holders = []
+    for text in response.headers.get(HOLDERS_HEADER.lower(), "").split(",")[:HOLDERS_MAX]:
+        with suppress(ValueError):
+            holders.append(parse_node_id(text.strip()))
+    return holders
 
 
 def _piece_hash(text: str) -> bytes | None:

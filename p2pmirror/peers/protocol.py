@@ -1,5 +1,6 @@
 """What it means to fetch from a peer: one question, one answer whose bytes are read as they come."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -38,6 +39,11 @@ class FlightQuestion:
 
 class Busy(Unreachable):
     """The peer has too much to do right now: nothing is wrong with it."""
+
+    def __init__(self, message: str, holders: Sequence[NodeId] = ()) -> None:
+        """`holders` are nodes that it names in its own place."""
+        super().__init__(message)
+        self.holders = tuple(holders)
 
 
 class Follow(NotHere):

@@ -2,7 +2,8 @@
 
 Laws: the first provider learnt is asked at once; another one every `dial_gap_s`, or at once when one failed; at most
 `asks_max` in all. Without any provider by `first_deadline` the race is lost, unless one is known and still being
-checked; at `deadline` it is lost anyhow. A miss must be cheap, because containerd goes upstream after it.
+checked; at `deadline` it is lost anyhow. Who is busy is asked again until then, `BUSY_S` later each time. A miss must
+be cheap, because containerd goes upstream after it.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,6 +11,8 @@ from math import inf
 
 from p2pmirror.routing.protocol import Provider
 from p2pmirror.wire.identity import NodeId
+
+BUSY_S = 0.2  # until a busy provider is asked again: a slot is free when a piece has gone out, some tenths of a second
 
 Pick = Callable[[Sequence[Provider]], int]
 """Chooses among candidates, of which there is at least one; returns an index."""
@@ -37,6 +40,7 @@ class Plan:
         self._known: set[NodeId] = set()
         self._waiting: list[Provider] = []
         self._asked: set[NodeId] = set()  # and not yet answered
+        self._busy: list[tuple[float, Provider]] = []  # and when to ask them again
         self._next_dial = now
         self._lookup_ended = False
         self._hoped = False
@@ -60,21 +64,36 @@ class Plan:
         self._asked.discard(provider.node_id)
         self._next_dial = -inf
 
+    def busy(self, provider: Provider, now: float) -> None:
+        """Take note that this one has too much to do: it is asked again later, another one at once."""
+        self.failed(provider)
+        self._busy.append((now + BUSY_S, provider))
+
     def next_ask(self, now: float) -> Provider | None:
         """Return the provider to ask now, which then counts as asked; None when it is not time or nobody is left."""
-        if not self._waiting or self._asks_left <= 0 or now < self._next_dial or now >= self._deadline:
+        if now >= self._deadline:
             return None
+        if not self._waiting or self._asks_left <= 0 or now < self._next_dial:
+            return self._next_busy(now)
         provider = self._waiting.pop(self._pick(self._waiting))
         self._asked.add(provider.node_id)
         self._asks_left -= 1
         self._next_dial = now + self._dial_gap_s
         return provider
 
+    def _next_busy(self, now: float) -> Provider | None:
+        """Return a provider whom it is time to ask again; the first one to have said that it is busy comes first."""
+        if not self._busy or now < self._busy[0][0]:
+            return None
+        provider = self._busy.pop(0)[1]
+        self._asked.add(provider.node_id)
+        return provider
+
     def lost(self, now: float) -> bool:
         """Return whether nobody will answer any more."""
         if now >= self._deadline:
             return True
-        if self._asked:
+        if self._asked or self._busy:
             return False
         if self._waiting and self._asks_left > 0:
             return False
@@ -87,6 +106,8 @@ class Plan:
         moments = [self._deadline]
         if self._waiting and self._asks_left > 0:
             moments.append(self._next_dial)
+        if self._busy:
+            moments.append(self._busy[0][0])
         if not self._known and not self._hoped:
             moments.append(self._first_deadline)
         return min(moments, default=inf)

@@ -216,8 +216,11 @@ class _Race:
         except Follow as error:
             self._follow(error.leader)
             self._plan.failed(provider)
-        except (NotHere, Busy):
+        except NotHere:
             self._plan.failed(provider)
+        except Busy as error:
+            self._plan.busy(provider, self._clock.now())
+            self._learn_holders(error.holders)
         except Unreachable:
             self._sources.broke(provider)
             self._plan.failed(provider)
@@ -230,6 +233,12 @@ class _Race:
             else:
                 answer.close()
         self._wake.set()
+
+    def _learn_holders(self, holders: Sequence[NodeId]) -> None:
+        """Feed the plan with those whom a busy peer names, where they are members."""
+        for member in self._sources.router.members() if holders else ():
+            if member.node_id in holders:
+                self._take(Provider(member.node_id, member.address, member.zone))
 
     def _follow(self, leader: NodeId) -> None:
         """Take note of whom a peer names in its own place, if it is a member."""

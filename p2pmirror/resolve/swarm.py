@@ -233,7 +233,8 @@ class Swarm:
         while True:
             try:
                 got = await (self._fetch_next(neighbour) if neighbour.spreads else self._fetch_one(neighbour))
-            except Busy:
+            except Busy as error:
+                self._meet_followers(error.holders)
                 await self._pause()
                 continue
             if not got:

@@ -12,6 +12,7 @@ FOLLOWS_HEADER = "P2PMirror-Follows"  # the sender can follow another node's fli
 WAITS_HEADER = "P2PMirror-Waits"  # the sender was told that the receiver is fetching this, and waits for it
 PIECE_HEADER = "P2PMirror-Piece"  # the sha256 that the sender claims for the piece that it gives
 LEADER_HEADER = "P2PMirror-Leader"  # with a 503: the node id to follow instead
+HOLDERS_HEADER = "P2PMirror-Holders"  # with a 503: node ids to ask instead, separated by commas
 
 
 def parse_node_id(text: str) -> NodeId:

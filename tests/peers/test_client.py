@@ -12,7 +12,7 @@ from trio.testing import MockClock
 from p2pmirror.errors import MirrorError, NotHere, Unreachable
 from p2pmirror.peers.client import HttpPeers
 from p2pmirror.peers.metrics import PeersMetrics
-from p2pmirror.peers.protocol import Question
+from p2pmirror.peers.protocol import Busy, Question
 from p2pmirror.peers.signing import Signed, Signer
 from p2pmirror.wire.address import Address
 from p2pmirror.wire.binding import UNBOUND, Binding
@@ -34,8 +34,9 @@ PEER = Address("10.0.0.2", 29999)
 class Peer:
     """A server that keeps what it was asked and answers with one blob, or with a status."""
 
-    def __init__(self, status: int = 200) -> None:
+    def __init__(self, status: int = 200, headers: dict[str, str] | None = None) -> None:
         self.status = status
+        self.headers = headers or {}
         self.requests: list[Request] = []
         self.registry = CollectorRegistry()
 
@@ -57,7 +58,7 @@ class Peer:
     async def _answer(self, request: Request) -> Response:
         self.requests.append(request)
         if self.status != 200:
-            return Response(self.status)
+            return Response(self.status, dict(self.headers))
         offset = int(request.headers.get("range", "bytes=0-")[6:-1])
         if not offset:
             return Response(200, {}, DATA)
@@ -143,3 +144,20 @@ async def test_a_refusal_sends_us_elsewhere(status: int, error: type[Exception],
     with pytest.raises(error):
         await peer.ask(Question("/v2/a/blobs/sha256:0", "docker.io"), Signed(RING, lambda _: BINDING))
     assert peer.failures(reason) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("named", "holders"),
+    [
+        ("", []),
+        ("61" * 20, [b"a" * 20]),
+        (f"{'61' * 20}, {'62' * 20}", [b"a" * 20, b"b" * 20]),
+        (f"{'61' * 20},,nobody,{'62' * 19},{'63' * 20}", [b"a" * 20, b"c" * 20]),
+        (",".join(["61" * 20] * 1000), [b"a" * 20] * 8),
+    ],
+)
+async def test_whom_a_busy_peer_names(named: str, holders: list[bytes]) -> None:
+    """The nodes to ask instead are told, a handful at most, and what is no node id is nobody."""
+    with pytest.raises(Busy) as busy:
+        await Peer(503, {"P2PMirror-Holders": named}).ask(Question("/v2/a/blobs/sha256:0", "docker.io"), None)
+    assert list(busy.value.holders) == holders

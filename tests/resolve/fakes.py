@@ -89,6 +89,7 @@ class Script:
     stall_at: int | None = None
     stall_s: float = 10_000.0
     fails: Exception | None = None
+    fails_until: float = inf
     told: Told | None = None
     missing: frozenset[int] = frozenset()
     asked: list[Question] = field(default_factory=list)
@@ -143,7 +144,7 @@ class ScriptedPeers:
         script = self.scripts[node_id[0]]
         script.asked.append(question)
         await trio.sleep(script.head_s)
-        if script.fails is not None:
+        if script.fails is not None and trio.current_time() < script.fails_until:
             raise script.fails
         if not script.data and script.size is None and script.told is None:
             raise NotHere("the script has nothing")

@@ -5,7 +5,7 @@ from math import inf
 from hypothesis import given
 from hypothesis import strategies as st
 
-from p2pmirror.resolve.plan import Plan
+from p2pmirror.resolve.plan import BUSY_S, Plan
 from p2pmirror.routing.protocol import Provider
 from p2pmirror.wire.address import Address
 from p2pmirror.wire.identity import NodeId
@@ -159,3 +159,34 @@ def test_every_race_ends(events: list[tuple[str, int]]) -> None:
     assert race.lost(now)
     assert now <= 1.0
     assert len(asked) == len(set(asked)) <= 3
+
+
+def test_who_is_busy_is_asked_again() -> None:
+    """Not at once but soon, again and again until the race ends, and as often as it takes."""
+    race = plan(asks_max=1)
+    race.learnt(provider(1))
+    race.lookup_ended()
+    assert race.next_ask(0.0) == provider(1)
+    for moment in (0.0, BUSY_S, 2 * BUSY_S):
+        race.busy(provider(1), moment)
+        assert race.next_ask(moment) is None
+        assert not race.lost(moment)
+        assert race.wakes_at() == moment + BUSY_S
+        assert race.next_ask(moment + BUSY_S) == provider(1)
+        assert not race.lost(moment + BUSY_S)
+    race.busy(provider(1), 0.9)
+    assert race.next_ask(1.0) is None
+    assert race.lost(1.0)
+
+
+def test_while_one_is_busy_another_one_is_asked() -> None:
+    """At once; and whoever is not busy comes before one who was."""
+    race = plan()
+    race.learnt(provider(1))
+    assert race.next_ask(0.0) == provider(1)
+    race.busy(provider(1), 0.01)
+    race.learnt(provider(2))
+    assert race.next_ask(0.01) == provider(2)
+    race.learnt(provider(3))
+    assert race.next_ask(0.5) == provider(3)
+    assert race.next_ask(0.5) == provider(1)

@@ -8,6 +8,7 @@ from trio.testing import MockClock
 
 from p2pmirror.errors import NotHere, Unreachable
 from p2pmirror.oci import Digest
+from p2pmirror.peers.protocol import Busy
 from p2pmirror.resolve.delivery import GIVE_UP_S, RATE_MIN, SLOW_S
 from p2pmirror.resolve.supply import GIVEN_UP_S
 from p2pmirror.resolve.want import Arriving, InHand, Want
@@ -82,6 +83,34 @@ async def test_when_all_are_slow_it_is_not_the_sources(autojump_clock: MockClock
     world.scores.ended(node(7), 40_000_000, 1.0)
     assert await world.pull() == DATA
     assert world.trail.resumes == 2
+
+
+async def test_a_busy_source_is_asked_again(autojump_clock: MockClock) -> None:
+    """A peer without a free slot is nobody who failed: half a second later it is asked again, and gives."""
+    world = World({1: Script(DATA, fails=Busy("no slot"), fails_until=trio.current_time() + 0.5)})
+    assert await world.pull() == DATA
+    assert world.router.reported == []
+
+
+async def test_a_source_that_stays_busy_is_a_miss(autojump_clock: MockClock) -> None:
+    """Within a second, as any other; and it has not been asked more often than five times a second."""
+    world = World({1: Script(DATA, fails=Busy("no slot"))})
+    began = trio.current_time()
+    with pytest.raises(NotHere):
+        await world.find(blob())
+    assert trio.current_time() - began <= 1.1
+    assert len(world.peers.scripts[1].asked) <= 6
+
+
+async def test_whom_a_busy_source_names_is_asked(autojump_clock: MockClock) -> None:
+    """At once, where it is a member of the cluster; somebody of whom nobody has heard is not dialled."""
+    busy = Busy("no slot", [node(7), node(2)])
+    world = World({1: Script(DATA, fails=busy)})
+    world.peers.scripts |= {2: Script(DATA), 7: Script(DATA)}
+    world.routers.router(node(2), address(2))
+    assert await world.pull() == DATA
+    assert world.trail.peers == [node(2)]
+    assert world.peers.scripts[7].asked == []
 
 
 async def test_a_client_that_reads_slowly_makes_no_source_slow(autojump_clock: MockClock) -> None:
