@@ -7,11 +7,15 @@ import click
 
 PLATFORMS: Final = {
     "containerd": "Write hosts.toml files on this host.",
+    "k3s": "Print or write registries.yaml for k3s and RKE2.",
+    "kind": "Print a cluster's configuration for kind.",
+    "talos": "Print patches of Talos' machine configuration.",
 }
 _EXAMPLE: Final = """\b
 Example:
   p2pmirror configure containerd --dry-run
   p2pmirror configure containerd --daemon-config
+  p2pmirror configure talos --address http://127.0.0.1:29999 > p2pmirror.yaml
 """
 
 

@@ -2,11 +2,14 @@
 
 import subprocess
 import sys
+import tomllib
 from functools import partial
 from pathlib import Path
 
 import pytest
+import tomlkit
 
+from p2pmirror.hostconfig.kind import CERTS_D, PATCHES
 from tests.hostconfig.trees import snapshot, write_tree
 from tests.lab.containerd import Containerd, PullFailed
 from tests.lab.lab import Lab
@@ -167,3 +170,41 @@ def test_the_old_form_of_mirrors_is_read_too(build, lab_run):
         wait_until(partial(knows, second, image.here, first.host.address), "it is known", timeout_s=KNOWN_S)
         second.containerd.pull(image.name(NAME))
         assert second.containerd.verified(image)
+
+
+@pytest.mark.long
+def test_what_kind_is_given_is_read_by_both_containerds(build, lab_run):
+    """The patches, merged as kind merges them: the containerd of either form starts, reads hosts.toml, keeps layers.
+
+    Without them, and with kind's own setting, it throws the layers away.
+    """
+    with Lab(1, build) as lab:
+        users_hosts(lab)
+        containerd = lab.nodes[0].containerd
+        lab.registry.start()
+        image = lab.image([200_000, 300_000])
+        lab.registry.push(image)
+        containerd.write_config()
+        text = containerd.config.read_text().replace("unpacked_layers = false", "unpacked_layers = true")
+        containerd.config.write_text(text)
+        containerd.config_is_kept = True
+        containerd.start()
+        containerd.pull(image.name(NAME))
+        assert not containerd.verified(image)
+        containerd.stop()
+
+        patched = tomllib.loads("".join(line for line in text.splitlines(keepends=True) if "config_path" not in line))
+        for patch in PATCHES:
+            patched = merge_patch(patched, tomllib.loads(patch.replace(CERTS_D, str(containerd.certs))))
+        containerd.config.write_text(tomlkit.dumps(patched))
+        containerd.start()
+        containerd.remove_all()
+        containerd.pull(image.name(NAME))
+        assert containerd.verified(image)
+
+
+def merge_patch(value, patch):
+    """Return a JSON merge patch applied (RFC 7396), as kind does it."""
+    if not isinstance(patch, dict) or not isinstance(value, dict):
+        return patch
+    return {**value, **{key: merge_patch(value.get(key), each) for key, each in patch.items()}}
