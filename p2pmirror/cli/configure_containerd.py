@@ -20,7 +20,8 @@ from p2pmirror.cli.configure_options import (
 from p2pmirror.errors import BadRequest
 from p2pmirror.hostconfig import daemon
 from p2pmirror.hostconfig.addresses import read_capabilities, read_dial_timeout, read_header
-from p2pmirror.hostconfig.containerd import Plan, Setup, configure, plan
+from p2pmirror.hostconfig.changing import Plan
+from p2pmirror.hostconfig.containerd import Setup, configure, plan
 from p2pmirror.hostconfig.hosts import Wanted
 from p2pmirror.hostconfig.names import server_of
 from p2pmirror.hostconfig.notes import notes_on

@@ -11,7 +11,7 @@ import click
 
 from p2pmirror.cli.asking import plain
 from p2pmirror.hostconfig.addresses import AGENT, read_address
-from p2pmirror.hostconfig.containerd import Change, Plan
+from p2pmirror.hostconfig.changing import Change, Plan
 from p2pmirror.hostconfig.names import DEFAULT, read_registry
 
 CERTS_D: Final = "/etc/containerd/certs.d"

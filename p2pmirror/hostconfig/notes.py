@@ -46,8 +46,8 @@ def _shadowed_notes(setup: Setup, docker_root: Path) -> list[str]:
     if not hidden:
         return []
     note = (
-        f"{docker_root} has {', '.join(hidden)}, which containerd from 2.2 on reads after {root} where no config_path "
-        f"is set, and now stops before; use --config-path {root}:{docker_root} there"
+        f"{docker_root} has {', '.join(hidden)}, which containerd 2.2 and newer reads after {root} where no "
+        f"config_path is set, and now stops before; use --config-path {root}:{docker_root} there"
     )
     return [note]
 

@@ -1,5 +1,6 @@
 """`configure` and `unconfigure` on whole directories: nothing is lost, whatever was there."""
 
+import os
 import subprocess
 import sys
 import tomllib
@@ -126,6 +127,22 @@ def test_half_a_mark_is_left_to_its_user(tmp_path):
     path.write_text(whole)
     assert unconfigure((root,)).left == []
     assert path.read_text() == MIRROR
+    assert not (root / NAME).exists()
+
+
+def test_what_somebody_put_in_the_place_of_ours_is_left(tmp_path):
+    """A pipe where we wrote a file: it is not opened, it is told, and everything else is given back."""
+    root = tmp_path / "certs.d"
+    write_tree(root, {"docker.io/hosts.toml": MIRROR})
+    configure(setup(root))
+    path = root / "_default" / "hosts.toml"
+    path.unlink()
+    os.mkfifo(path)
+    done = unconfigure((root,))
+    assert [each for each, _ in done.left] == [path]
+    assert (root / "docker.io" / "hosts.toml").read_text() == MIRROR
+    path.unlink()
+    assert unconfigure((root,)).left == []
     assert not (root / NAME).exists()
 
 
