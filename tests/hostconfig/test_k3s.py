@@ -3,7 +3,7 @@
 import pytest
 import yaml
 from click.testing import CliRunner
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from p2pmirror.cli import main
@@ -152,6 +152,7 @@ ENTRIES = st.sampled_from(
 TAILS = st.sampled_from(["", "z: 1\n", "configs:\n  c.d:\n    auth:\n      password: |\n        x\n"])
 
 
+@settings(max_examples=40)  # each is read five times, by a reader written in Python
 @given(st.lists(ENTRIES, max_size=6), st.booleans(), TAILS, st.sampled_from(["", "---\n# head\n"]))
 def test_any_file_can_be_taken_back(entries, is_cut, tail, head):
     """Whatever forms the entries have: ours are first in each, the rest means what it meant, and comes back."""
