@@ -34,6 +34,8 @@ from p2pmirror.resolve.through import Through, ThroughOptions
 from p2pmirror.routing.protocol import Router
 from p2pmirror.store import containerd
 from p2pmirror.store.cache import CacheHooks, CacheMetrics, CacheOptions, CacheStore
+from p2pmirror.store.cache.protocol import Receives
+from p2pmirror.store.cache.scratch import FirstWithRoom, Scratch
 from p2pmirror.store.files import Files
 from p2pmirror.store.layered import LayeredStore
 from p2pmirror.store.memory import MemoryStore
@@ -105,7 +107,15 @@ class Content:
         )
         runtime = _runtime_store(config, seams.files)
         self.cache = self._cache(config, seams)
+        self.scratch = self._scratch(config, seams)
         self.store: Store = runtime if self.cache is None else LayeredStore([runtime, self.cache])
+
+    @property
+    def room(self) -> Receives | None:
+        """Where blobs may arrive; None: nowhere."""
+        if self.cache is None or self.scratch is None:
+            return self.cache or self.scratch
+        return FirstWithRoom(self.cache, self.scratch)
 
     def fullness(self) -> Fullness:
         """Return how full the cache is; zeros where there is none."""
@@ -113,6 +123,15 @@ class Content:
         if cache is None:
             return Fullness()
         return Fullness(cache.held_bytes, cache.bytes_max, cache.free_bytes, cache.trouble)
+
+    @staticmethod
+    def _scratch(config: Config, seams: Seams) -> Scratch | None:
+        if config.scratch is None:
+            return None
+        scratch = Scratch(config.scratch.directory, seams.files, config.scratch.bytes_max)
+        gauge = Room(seams.registry, "cache").gauge("scratch_bytes", "Room for blobs that arrive without being kept.")
+        gauge.child().set_function(lambda: scratch.taken_bytes)
+        return scratch
 
     def _cache(self, config: Config, seams: Seams) -> CacheStore | None:
         choice = config.cache
@@ -222,8 +241,9 @@ def _front(config: Config, seams: Seams, resolver: MirrorResolver, situation: Si
 
 
 def _flights(content: Content, sources: Sources, seams: Seams, metrics: ResolveMetrics) -> Flights | None:
-    """Return what lets blobs arrive in the cache; None where there is none."""
-    if content.cache is None:
+    """Return what lets blobs arrive; None where there is no room for any."""
+    room = content.room
+    if room is None:
         return None
     fetches = sources.intake.pieces_at_once(seams.piece_sizes.piece_bytes, FETCHES_MAX)
     parts = SwarmParts(
@@ -237,7 +257,7 @@ def _flights(content: Content, sources: Sources, seams: Seams, metrics: ResolveM
     )
     inventory = content.store.inventory
     return Flights(
-        content.cache,
+        room,
         parts,
         metrics,
         sizes=seams.piece_sizes,

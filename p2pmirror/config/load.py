@@ -7,7 +7,7 @@ from typing import Any
 
 from p2pmirror.config.model import BadSetting, Config
 from p2pmirror.config.registries import without_secrets
-from p2pmirror.config.settings import SETTINGS, Setting, cache_choice, containerd_store
+from p2pmirror.config.settings import SETTINGS, Setting, cache_choice, containerd_store, scratch_choice
 from p2pmirror.routing.bootstrap import KubernetesSetting
 
 FILE_BYTES_MAX = 256 * 1024  # a settings file of some hundred registries has 20 KiB
@@ -123,6 +123,7 @@ def _config(values: dict[str, Any], helper_path: str) -> Config:
         peer_key_file=values["peer_key_file"],
         allowed_clients=values["allowed_clients"],
         cache=cache_choice(values),
+        scratch=scratch_choice(values),
         seed=values["seed"],
         upload_slots=values["upload_slots"],
         upload_slots_per_peer=values["upload_slots_per_peer"],

@@ -63,6 +63,14 @@ class CacheChoice:
     ttl_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class ScratchChoice:
+    """Let arrive in a directory what no cache has room for."""
+
+    directory: Path
+    bytes_max: int
+
+
 StoreChoice = ContainerdStore | LayoutStore | None
 
 
@@ -97,6 +105,7 @@ class Config:
     tag_stale_max_s: float = 168 * 3600.0
     keep_on_upstream_404: bool = False
     cache: CacheChoice | None = None
+    scratch: ScratchChoice | None = None
     seed: bool = False
     upload_slots: int | None = None  # None: as many as are good
     upload_slots_per_peer: int = 4

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from p2pmirror.config.model import CacheChoice, ContainerdStore, LayoutStore
+from p2pmirror.config.model import CacheChoice, ContainerdStore, LayoutStore, ScratchChoice
 from p2pmirror.config.quantities import parse_duration, parse_size, parse_switch
 from p2pmirror.config.registries import read_name, read_registries
 from p2pmirror.front.slots import PER_PEER, SLOTS_MAX, SLOTS_MIN
@@ -26,6 +26,7 @@ REGISTRY_PORT = 29999
 ROUTER_PORT = 29998
 OBSERVABILITY_PORT = 9090
 MAPPED_PREFIX_BITS = 96  # ::ffff:0:0/96 holds every IPv4 address (RFC 4291, section 2.5.5.2)
+SCRATCH = Path("/var/tmp")  # noqa: S108  # a disk, where /tmp may be memory; files there have no names
 UPLOADS_MAX = 10_000  # at once: more than a process may have open
 RETRIES_MAX = 50  # more providers than a holder ever names
 
@@ -196,6 +197,13 @@ SETTINGS = (
         parse_duration,
         "how long content is kept unused while its registry can be reached; 0 = until its room is needed",
     ),
+    Setting(
+        "scratch_dir",
+        "",
+        _path_or_none,
+        f"where blobs arrive that no cache has room for, unkept; default: scratch in data_dir, else {SCRATCH}",
+    ),
+    Setting("scratch_max_bytes", "10Gi", parse_size, "how much of them at once; 0 = they are passed on unshared"),
     Setting("data_dir", "", _path_or_none, "where the node's id is kept; default: a new id at each start"),
     Setting(
         "bootstrap",
@@ -277,3 +285,11 @@ def cache_choice(values: dict[str, Any]) -> CacheChoice | None:
     if values["cache_dir"] is None or not values["cache_max_bytes"]:
         return None
     return CacheChoice(values["cache_dir"], values["cache_max_bytes"], values["cache_ttl"])
+
+
+def scratch_choice(values: dict[str, Any]) -> ScratchChoice | None:
+    """Return the scratch settings as one; None where they say that there is none."""
+    if not values["scratch_max_bytes"]:
+        return None
+    own = values["data_dir"] / "scratch" if values["data_dir"] is not None else SCRATCH
+    return ScratchChoice(values["scratch_dir"] or own, values["scratch_max_bytes"])

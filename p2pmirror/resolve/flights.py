@@ -5,7 +5,7 @@ Laws:
   for `LINGER_S` and less than half of it is there;
 - it comes from a stream (a registry, or a peer that has all of it), from peers that have parts, or from both, as its
   `Course` says, which is asked again whenever nothing more comes;
-- when it cannot be kept (no room, a disk that broke) its readers go on without it, each by itself; when nobody is left
+- when it has no room to arrive in (none is left, a disk broke) its readers go on without it, each by itself; when nobody is left
   to fetch from they end short of their length;
 - what came from peers is kept only when nobody has taken it over while it lingered: a runtime has it by then.
 
@@ -31,7 +31,7 @@ from p2pmirror.resolve.metrics import ResolveMetrics
 from p2pmirror.resolve.pouring import catch_up, hash_pieces, pour
 from p2pmirror.resolve.swarm import Swarm, SwarmParts
 from p2pmirror.routing.protocol import Offer, Provider, key_of
-from p2pmirror.store.cache.protocol import Cache, Incoming
+from p2pmirror.store.cache.protocol import Incoming, Receives
 from p2pmirror.upstream.protocol import Download
 from p2pmirror.wire.identity import NodeId
 
@@ -80,16 +80,16 @@ class Flights:
 
     def __init__(
         self,
-        cache: Cache,
+        room: Receives,
         parts: SwarmParts,
         metrics: ResolveMetrics,
         *,
         sizes: PieceSizes | None = None,
         is_held: Callable[[Digest], bool] = lambda _: False,
     ) -> None:
-        """Receive into `cache`; `is_held` says whether the node's own store has a blob."""
+        """Receive into `room`; `is_held` says whether the node's own store has a blob."""
         self.sizes = sizes or PieceSizes()
-        self._cache = cache
+        self._room = room
         self._parts = parts
         self._metrics = metrics
         self._is_held = is_held
@@ -180,10 +180,11 @@ class Flights:
         try:
             await incoming.keep()
         except StoreFull:
-            self._metrics.flight_ended("unkept")  # its readers have it open, and nobody else will
+            self._metrics.flight_ended("unkept")
+            await self._linger(flight)  # whoever comes soon has it from here
         else:
             self._metrics.flight_ended("kept")
-        await self._linger(flight, seconds=0.0)
+            await self._linger(flight, seconds=0.0)
 
     async def _linger(self, flight: Flight, seconds: float = LINGER_S) -> None:
         """Wait until nobody reads it, or follows it, and none has read it for some seconds."""
@@ -255,7 +256,7 @@ class Flights:
         if pieces_of(size, self.sizes.of(size)) > PIECES_MAX:
             raise Unreachable(f"{flight.digest} has more pieces than can be told: {size} bytes")
         if not flight.opened.is_set():
-            incoming = await self._cache.receive(flight.digest, size, None, flight.name)
+            incoming = await self._room.receive(flight.digest, size, None, flight.name)
             if flight.opened.is_set():  # somebody else was quicker
                 await incoming.__aexit__(None, None, None)
             else:

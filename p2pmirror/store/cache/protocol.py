@@ -68,8 +68,8 @@ class Incoming(Protocol):
         ...
 
 
-class Cache(Store, Protocol):
-    """A store that can be written to."""
+class Receives(Protocol):
+    """Somewhere for a blob to arrive."""
 
     async def receive(self, digest: Digest, size: int, media_type: str | None, name: str) -> Incoming:
         """Reserve room for a blob that is about to come, for the image `registry/repository` of this `name`.
@@ -77,6 +77,10 @@ class Cache(Store, Protocol):
         Raises `StoreFull` when there is none even after all that may go has gone.
         """
         ...
+
+
+class Cache(Store, Receives, Protocol):
+    """A store that can be written to."""
 
     async def keep_document(self, digest: Digest, media_type: str, data: bytes, name: str) -> None:
         """Keep a manifest or an index. Raises `StoreFull`; ValueError when `data` has another digest."""
