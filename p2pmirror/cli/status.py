@@ -143,17 +143,28 @@ def _transfers(transfers: list[dict[str, Any]], members: list[dict[str, Any]]) -
     if not transfers:
         return ["", "no running transfers"]
     addresses = {each["node_id"]: each["address"] for each in members}
-    rows = [
-        (
-            short_digest(each["digest"]),
-            each["name"],
-            share(each["sent_bytes"] / each["size"] if each["size"] else 1),
-            f"{size(each['sent_bytes'])} of {size(each['size'])}",
-            each.get("registry") or addresses.get(each["peer"]) or (each["peer"] or "-")[:12],
-            each["resumes"],
-            duration(each["seconds"]),
-        )
-        for each in transfers
-    ]
-    head = ("DIGEST", "NAME", "DONE", "SENT", "FROM", "RESUMES", "FOR")
-    return ["", counted(len(rows), "running transfer"), *table(head, rows)]
+    head = ("DIGEST", "NAME", "DONE", "SENT", "RATE", "FROM", "RESUMES", "FOR")
+    rows = [row for each in transfers for row in _transfer(each, addresses)]
+    return ["", counted(len(transfers), "running transfer"), *table(head, rows)]
+
+
+def _transfer(transfer: dict[str, Any], addresses: dict[str, str]) -> list[tuple[Any, ...]]:
+    """Return the row of a transfer, and below it one for each of its sources where there are several."""
+
+    def name(source: dict[str, Any]) -> str:
+        return source.get("registry") or addresses.get(source["peer"]) or (source["peer"] or "-")[:12]
+
+    sources, rate = transfer.get("sources", []), transfer.get("rate")
+    first = (
+        short_digest(transfer["digest"]),
+        transfer["name"],
+        share(transfer["sent_bytes"] / transfer["size"] if transfer["size"] else 1),
+        f"{size(transfer['sent_bytes'])} of {size(transfer['size'])}",
+        "-" if rate is None else f"{size(rate)}/s",
+        counted(len(sources), "source") if len(sources) > 1 else name(transfer),
+        transfer["resumes"],
+        duration(transfer["seconds"]),
+    )
+    if len(sources) <= 1:
+        return [first]
+    return [first, *(("", "", "", size(each["bytes"]), "", name(each), "", "") for each in sources)]

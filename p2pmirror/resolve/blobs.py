@@ -25,7 +25,7 @@ from p2pmirror.resolve.flights import Flights, Step
 from p2pmirror.resolve.hashing import Hashing
 from p2pmirror.resolve.metrics import ResolveMetrics
 from p2pmirror.resolve.passing import Passage
-from p2pmirror.resolve.protocol import Transfer
+from p2pmirror.resolve.protocol import Origin, Transfer
 from p2pmirror.resolve.race import OnlyParts, Sources, Won
 from p2pmirror.resolve.relay import Relay
 from p2pmirror.resolve.small import SMALL_BYTES_MAX, read_small
@@ -301,7 +301,8 @@ class Blobs:
 
 def _passed(passage: Passage, began: float, now: float) -> Transfer:
     count, registry = passage.position - passage.start, passage.name.partition("/")[0]
-    return Transfer(passage.digest, passage.name, passage.size, count, None, 0, now - began, registry)
+    origins = (Origin(None, count, registry),)
+    return Transfer(passage.digest, passage.name, passage.size, count, None, 0, now - began, registry, origins)
 
 
 def _relaying(relay: Relay, want: Want, now: float) -> Transfer:
@@ -315,7 +316,32 @@ def _transfer_of(flight: Flight, now: float) -> Transfer:
     streaming = flight.streams_from() if flight.streaming is not None else ()
     peer = streaming[-1] if streaming else max(flight.used, key=lambda node_id: flight.used[node_id], default=None)
     registry = flight.registry if flight.leads and flight.is_from_registry else ""
-    return Transfer(flight.digest, flight.name, flight.size, flight.arrived, peer, 0, now - flight.began, registry)
+    return Transfer(
+        flight.digest,
+        flight.name,
+        flight.size,
+        flight.arrived,
+        peer,
+        0,
+        now - flight.began,
+        registry,
+        tuple(_origins(flight)),
+        flight.readers,
+        len(flight.follows_now(now)),
+    )
+
+
+def _origins(flight: Flight) -> list[Origin]:
+    """Return whose bytes are in a flight; what came as a stream is told from pieces by what is left of them."""
+    counts = {node_id: count for node_id, count in flight.used.items() if count}
+    streamed = max(0, flight.arrived - sum(counts.values()))
+    peers = flight.streams_from()
+    if streamed and peers and not flight.is_from_registry:
+        counts[peers[-1]] = counts.get(peers[-1], 0) + streamed
+    origins = [Origin(node_id, count) for node_id, count in counts.items()]
+    if streamed and flight.is_from_registry:
+        origins.append(Origin(None, streamed, flight.registry))
+    return sorted(origins, key=lambda origin: -origin.count)
 
 
 def _end(want: Want, start: int, answer: Answer) -> int:

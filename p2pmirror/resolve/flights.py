@@ -5,8 +5,8 @@ Laws:
   for `LINGER_S` and less than half of it is there;
 - it comes from a stream (a registry, or a peer that has all of it), from peers that have parts, or from both, as its
   `Course` says, which is asked again whenever nothing more comes;
-- when it has no room to arrive in (none is left, a disk broke) its readers go on without it, each by itself; when nobody is left
-  to fetch from they end short of their length;
+- when it has no room to arrive in (none is left, a disk broke) its readers go on without it, each by itself; when
+  nobody is left to fetch from they end short of their length;
 - what came from peers is kept only when nobody has taken it over while it lingered: a runtime has it by then.
 
 DESIGN.md section 4, "Flights and pieces".

@@ -11,6 +11,15 @@ from p2pmirror.wire.identity import NodeId
 
 
 @dataclass(frozen=True, slots=True)
+class Origin:
+    """Whose bytes are in a transfer, and how many: a peer's, or a registry's, by its name."""
+
+    peer: NodeId | None
+    count: int
+    registry: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Transfer:
     """A response that is being relayed, or a blob that is arriving, right now: for the status page."""
 
@@ -22,6 +31,9 @@ class Transfer:
     resumes: int
     seconds: float  # since it began
     registry: str = ""  # the name of the registry whose bytes are coming; empty: a peer's
+    origins: tuple[Origin, ...] = ()  # all whose bytes have come, most of them first
+    readers: int = 1  # who is being sent it here
+    followers: int = 0  # nodes that take it from here while it arrives
 
 
 class Resolver(Protocol):

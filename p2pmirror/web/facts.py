@@ -10,7 +10,7 @@ from typing import Any, Final, Protocol
 
 from prometheus_client import CollectorRegistry
 
-from p2pmirror.resolve.protocol import Transfer
+from p2pmirror.resolve.protocol import Origin, Transfer
 from p2pmirror.routing.protocol import Member, Router
 from p2pmirror.store.protocol import Store
 from p2pmirror.upstream.protocol import Standing
@@ -133,7 +133,7 @@ class Facts:
         return {"blobs": len(sizes), "tags": sum(1 for _ in inventory.tags()), "bytes": sum(sizes)}
 
     def running(self) -> list[dict[str, Any]]:
-        """Return what is coming from registries, and the responses that are being relayed, each oldest first."""
+        """Return what is arriving, from whom and how quickly, and the responses that are relayed, each oldest first."""
         return [
             {
                 "digest": str(transfer.digest),
@@ -145,6 +145,10 @@ class Facts:
                 "registry": transfer.registry or None,
                 "resumes": transfer.resumes,
                 "seconds": round(transfer.seconds, 3),
+                "rate": round(transfer.sent_bytes / transfer.seconds) if transfer.seconds else None,
+                "sources": [_origin(each) for each in transfer.origins],
+                "readers": transfer.readers,
+                "followers": transfer.followers,
             }
             for transfer in self.transfers()
         ]
@@ -218,3 +222,8 @@ class Facts:
     def _samples(self, name: str) -> list[Any]:
         metrics = self.registry.restricted_registry([f"{name}_total"]).collect()
         return [sample for metric in metrics for sample in metric.samples if sample.name == f"{name}_total"]
+
+
+def _origin(origin: Origin) -> dict[str, Any]:
+    peer = None if origin.peer is None else origin.peer.hex()
+    return {"peer": peer, "registry": origin.registry or None, "bytes": origin.count}

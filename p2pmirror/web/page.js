@@ -51,8 +51,8 @@ function derived(status, recent) {
     transfers: status.transfers.map((one) => ({
       ...one,
       done: one.size ? one.sent_bytes / one.size : 1,
-      rate: one.seconds ? one.sent_bytes / one.seconds : null,
-      from: one.registry || at(one.peer),
+      from: one.sources.map((from) => `${from.registry || at(from.peer)} ${bytes(from.bytes)}`).join(", ")
+        || one.registry || at(one.peer),
     })),
     registries: status.registries.map((one) => ({ ...one, standing: standing(one), rests: one.rests_s || null })),
     requests: recent.requests.map((one) => ({

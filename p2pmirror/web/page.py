@@ -98,7 +98,8 @@ _LISTS: Final[Mapping[str, _List]] = {
             ("sent_bytes", "sent", "bytes"),
             ("size", "of", "bytes"),
             ("rate", "rate", "rate"),
-            ("from", "from", ""),
+            ("from", "from", "wrap"),
+            ("followers", "spread to", ""),
             ("resumes", "resumes", ""),
             ("seconds", "for", "seconds"),
         ),
@@ -231,8 +232,11 @@ def _derived(status: _Row, recent: Mapping[str, Sequence[_Row]]) -> dict[str, li
             {
                 **each,
                 "done": each["sent_bytes"] / each["size"] if each["size"] else 1,
-                "rate": each["sent_bytes"] / each["seconds"] if each["seconds"] else None,
-                "from": each["registry"] or at(each["peer"]),
+                "from": ", ".join(
+                    f"{one['registry'] or at(one['peer'])} {_bytes(one['bytes'])}" for one in each["sources"]
+                )
+                or each["registry"]
+                or at(each["peer"]),
             }
             for each in status["transfers"]
         ],

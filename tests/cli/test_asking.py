@@ -64,9 +64,39 @@ def test_status_tells_what_the_agent_said():
         "this node",
         "suspect",
         "3.2 s ago",
-        "50%   32.0 MiB of 64.0 MiB  10.0.0.2:29999",
+        "50%   32.0 MiB of 64.0 MiB  -     10.0.0.2:29999",
     ):
         assert shown in result.output, shown
+
+
+def test_status_lists_the_sources_of_a_transfer():
+    """Where there are several each has a line with its address or the registry's name, and its bytes."""
+    sources = [
+        {"peer": PEER, "registry": None, "bytes": 20 << 20},
+        {"peer": None, "registry": "docker.io", "bytes": 10 << 20},
+        {"peer": "cd" * 20, "registry": None, "bytes": 2 << 20},
+    ]
+    transfer = {**STATUS["transfers"][0], "sources": sources, "rate": 12 << 20}
+    with answering((200, {**STATUS, "transfers": [transfer]})) as (url, _):
+        lines = run("status", "--agent", url).output.splitlines()
+    at = next(number for number, line in enumerate(lines) if line.startswith("1 running transfer"))
+    columns = [line.split("  ") for line in lines[at + 1 :]]
+    assert [[cell.strip() for cell in row if cell.strip()] for row in columns] == [
+        ["DIGEST", "NAME", "DONE", "SENT", "RATE", "FROM", "RESUMES", "FOR"],
+        [
+            "sha256:" + DIGEST[7:19],
+            "docker.io/library/nginx",
+            "50%",
+            "32.0 MiB of 64.0 MiB",
+            "12.0 MiB/s",
+            "3 sources",
+            "1",
+            "2.5 s",
+        ],
+        ["20.0 MiB", "10.0.0.2:29999"],
+        ["10.0 MiB", "docker.io"],
+        ["2.00 MiB", "cd" * 6],
+    ]
 
 
 def test_status_says_why_an_agent_is_not_ready():
@@ -99,7 +129,7 @@ def test_status_tells_of_the_cache_and_of_registries():
         "docker.io  reachable    -              76",
         "ghcr.io    unreachable  12 s           -",
         "1 more: not asked yet",
-        "32.0 MiB of 64.0 MiB  docker.io",
+        "32.0 MiB of 64.0 MiB  -     docker.io",
     ):
         assert shown in output, (shown, output)
 

@@ -6,7 +6,7 @@ import pytest
 import trio
 
 from p2pmirror.oci import Digest
-from p2pmirror.resolve.protocol import Transfer
+from p2pmirror.resolve.protocol import Origin, Transfer
 from p2pmirror.routing.protocol import Key, Member, Provider, Step, Trace, key_of
 from p2pmirror.telemetry.metrics import Room
 from p2pmirror.upstream.protocol import Standing
@@ -15,7 +15,8 @@ from p2pmirror.web.facts import REGISTRIES_MAX, Cache
 from p2pmirror.wire.address import Address
 from tests.web.setting import CLAIM, DIGEST, HERE, REGISTRY_THERE, TAG, THERE, Bench, Recorded
 
-TRANSFER = Transfer(DIGEST, "docker.io/library/nginx", 100, 40, THERE, 1, 0.5)
+ORIGINS = (Origin(THERE, 30), Origin(None, 10, "docker.io"))
+TRANSFER = Transfer(DIGEST, "docker.io/library/nginx", 100, 40, THERE, 1, 0.5, origins=ORIGINS, readers=2, followers=3)
 TRANSFER_JSON = {
     "digest": str(DIGEST),
     "name": "docker.io/library/nginx",
@@ -26,6 +27,13 @@ TRANSFER_JSON = {
     "registry": None,
     "resumes": 1,
     "seconds": 0.5,
+    "rate": 80,
+    "sources": [
+        {"peer": "02" * 20, "registry": None, "bytes": 30},
+        {"peer": None, "registry": "docker.io", "bytes": 10},
+    ],
+    "readers": 2,
+    "followers": 3,
 }
 MEMBERS_JSON = [
     {"node_id": "01" * 20, "address": "10.0.0.1:29999", "zone": "a", "state": "alive", "last_seen_s": 0.0},

@@ -141,7 +141,8 @@ def test_running_transfers_have_bars(cluster, browser):
             page.until(f"{bar}.value > {before}")
             row = page.evaluate("document.querySelector('[data-list=transfers] tbody').innerText")
             assert "docker.io/library/nginx" in row
-            assert cluster.full.registry in row
+            assert re.search(rf"{re.escape(cluster.full.registry)} [\d.]+ [KM]iB", row)
+            assert "iB/s" in row
             assert page.complaints == []
     finally:
         enough.set()

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_families
 from prometheus_client.parser import text_string_to_metric_families
 
-from p2pmirror.resolve.protocol import Transfer
+from p2pmirror.resolve.protocol import Origin, Transfer
 from p2pmirror.routing.protocol import Member
 from p2pmirror.upstream.protocol import Standing
 from p2pmirror.web import page
@@ -88,7 +88,8 @@ async def test_the_page_needs_nothing_from_elsewhere():
 async def test_the_page_shows_the_facts():
     """State, identity, members, transfers and requests are on the page, readable."""
     bench = Bench()
-    bench.transfers = [Transfer(DIGEST, "docker.io/a", 3 << 20, 1536, THERE, 2, 0.25)]
+    origins = (Origin(THERE, 1024), Origin(None, 512, "docker.io"))
+    bench.transfers = [Transfer(DIGEST, "docker.io/a", 3 << 20, 1536, THERE, 2, 0.25, origins=origins)]
     bench.recent = [Recorded({"repository": "library/redis", "bytes": 10, "seconds": 12.3}, ended=40.0)]
     parsed = Tags((await bench.ask("/")).body.decode())
     for text in (
@@ -100,6 +101,8 @@ async def test_the_page_shows_the_facts():
         "3.0 MiB",
         "250.0 ms",
         "library/redis",
+        "6.0 KiB/s",
+        "10.0.0.2:29999 1.0 KiB, docker.io 512 B",
     ):
         assert text in parsed.texts
     for text in ("10 B", "12.3 s", "60 s ago", "1.2.3"):
