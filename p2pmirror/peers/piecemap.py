@@ -56,7 +56,7 @@ class Bitmap:
         return bitmap
 
     def __contains__(self, index: int) -> bool:
-        return bool(self._bits[index >> 3] & (0x80 >> (index & 7)))
+        return 0 <= index < self.count and bool(self._bits[index >> 3] & (0x80 >> (index & 7)))
 
     def __len__(self) -> int:
         return self._held

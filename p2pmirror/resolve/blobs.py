@@ -21,7 +21,7 @@ from p2pmirror.oci import Digest, blob_path
 from p2pmirror.peers.protocol import Answer, Question
 from p2pmirror.resolve.course import BlobCourse
 from p2pmirror.resolve.flight import Flight, Following
-from p2pmirror.resolve.flights import Flights, Step
+from p2pmirror.resolve.flights import Flights
 from p2pmirror.resolve.hashing import Hashing
 from p2pmirror.resolve.metrics import ResolveMetrics
 from p2pmirror.resolve.passing import Passage
@@ -29,6 +29,7 @@ from p2pmirror.resolve.protocol import Origin, Transfer
 from p2pmirror.resolve.race import OnlyParts, Sources, Won
 from p2pmirror.resolve.relay import Relay
 from p2pmirror.resolve.small import SMALL_BYTES_MAX, read_small
+from p2pmirror.resolve.steering import Refuted, Step
 from p2pmirror.resolve.through import Through, span_of
 from p2pmirror.resolve.want import Arriving, Content, Found, Held, InHand, Trail, Want
 from p2pmirror.store.protocol import Store
@@ -243,6 +244,9 @@ class Blobs:
         ask.trail.source = "flight" if not is_new else "upstream" if flight.is_from_registry else "peer"
         if isinstance(flight.failed, StoreFull):
             return await self._without_room(flight, ask)
+        again = self._flights.get(ask.digest) if isinstance(flight.failed, Refuted) else None
+        if again is not None:
+            return await self._follow(again, ask, is_new=is_new)
         if flight.failed is not None:
             raise flight.failed
         start, end = span_of(ask.want, flight.size)
@@ -256,7 +260,7 @@ class Blobs:
         return Arriving(Content(flight.digest, flight.size, None), start, end, pump, following.close)
 
     async def _opened(self, flight: Flight, ask: _Ask) -> None:
-        """Wait until a flight's length is known. Raises `Unreachable`."""
+        """Wait until a flight's length is known; where that is 0, whether it is right. Raises `Unreachable`."""
         with trio.move_on_after(self._first_byte_s):
             await flight.opened.wait()
         if not flight.opened.is_set() and flight.is_acknowledged:
@@ -266,6 +270,8 @@ class Blobs:
             if ask.through is not None and flight.leads:
                 ask.through.upstream.late(ask.want.registry)
             raise Unreachable(f"nothing of {flight.digest} has come in time")
+        while not flight.size and not flight.is_right and flight.failed is None:
+            await flight.wait()  # the head is all of the answer; there is nothing to wait for but a hash
 
     async def _landed(self, flight: Flight, ask: _Ask) -> Found:
         """Open what a flight brought that ended before it could be followed."""

@@ -3,7 +3,8 @@
 Laws:
 - a peer that has all of it comes first, then whoever leads, then, for one node of the cluster, the registry;
 - whoever was followed and failed is followed no more: then this node asks for itself, which costs a copy, not a pull;
-- peers that are only told to have parts are no reason to wait.
+- peers that are only told to have parts are no reason to wait;
+- when nothing came since it was asked last the holder is asked who leads now, whoever is followed.
 
 DESIGN.md section 4, "Leader: one node fetches from upstream".
 """
@@ -22,9 +23,9 @@ from p2pmirror.errors import NotHere, only_error
 from p2pmirror.oci import Digest, blob_path
 from p2pmirror.peers.protocol import Question
 from p2pmirror.resolve.flight import Flight
-from p2pmirror.resolve.flights import OpenAt, Step, Stream
 from p2pmirror.resolve.metrics import ResolveMetrics
 from p2pmirror.resolve.race import OnlyParts, Sources, Won
+from p2pmirror.resolve.steering import OpenAt, Step, Stream
 from p2pmirror.resolve.supply import Supply
 from p2pmirror.resolve.want import Content, Trail, Want
 from p2pmirror.routing.protocol import Provider, key_of
@@ -36,7 +37,7 @@ BUFFER_BYTES: Final = 256 * 1024  # what a peer's stream is read in
 
 
 class BlobCourse:
-    """The course of one blob; see `flights.Course`."""
+    """The course of one blob; see `steering.Course`."""
 
     def __init__(
         self,
@@ -56,11 +57,13 @@ class BlobCourse:
         self._trail = trail
         self._from_registry = from_registry
         self._followed: dict[NodeId, int] = {}  # how often each was followed
+        self._moved = -1  # how many bytes had come when it was asked last
         self.question = Question(blob_path(want.repository, digest), want.registry, follows=True)
 
     async def next(self, flight: Flight, company: AbstractSet[NodeId]) -> Step:
-        """Return where more is; see `flights.Course`."""
+        """Return where more is; see `steering.Course`."""
         parts, self.parts = self.parts, None
+        is_stuck, self._moved = flight.moved == self._moved, flight.moved
         if parts is None:
             index = next(flight.missing(), 0) if flight.opened.is_set() else 0
             try:
@@ -69,7 +72,7 @@ class BlobCourse:
                 parts = error.providers
             except NotHere:
                 parts = ()
-        return await self._without_holder(parts, company)
+        return await self._without_holder(parts, company, is_stuck=is_stuck)
 
     def stream(self, won: Won) -> Stream:
         """Return the stream of a peer that has answered, and of others after it."""
@@ -98,10 +101,12 @@ class BlobCourse:
             metrics=self._metrics,
         )
 
-    async def _without_holder(self, parts: tuple[Provider, ...], company: AbstractSet[NodeId]) -> Step:
+    async def _without_holder(
+        self, parts: tuple[Provider, ...], company: AbstractSet[NodeId], *, is_stuck: bool
+    ) -> Step:
         """Return where it comes from when no peer gives all of it, and some have `parts`. Raises `NotHere`."""
         fresh = self._followable(tuple(each for each in parts if each.leading or self._from_registry is None), company)
-        if fresh or any(each.leading and each.node_id in company for each in parts):
+        if fresh or (not is_stuck and any(each.leading and each.node_id in company for each in parts)):
             return Step(None, (*fresh, *parts))
         if self._from_registry is None:
             if not company:
@@ -155,7 +160,7 @@ class _PeerStream:
 
     @asynccontextmanager
     async def open_at(self, start: int) -> AsyncIterator[Download]:
-        """Go on from a byte; see `flights.OpenAt`."""
+        """Go on from a byte; see `steering.OpenAt`."""
         if self._won is not None and self._won.answer.offset == start:
             won, self._won = self._won, None
         else:

@@ -5,7 +5,9 @@ Laws:
   digest of all of it is right: no reader is ever given a clean end to wrong content;
 - a piece is whole once and stays so; nobody fetches a piece that a stream is writing, and no stream enters one that is
   being fetched, so that nothing unverified is ever written over what was verified;
-- a hash is somebody's claim until the digest of all of it is right, and when that is wrong the claimants are blamed.
+- a hash is somebody's claim until the digest of all of it is right, and when that is wrong the claimants are blamed;
+- who sends another piece than somebody else claims is set apart: which of the two is wrong the digest will tell, or a
+  second one who is contradicted by the same claim.
 
 DESIGN.md section 4, "Flights and pieces".
 """
@@ -18,7 +20,7 @@ from typing import Final
 
 import trio
 
-from p2pmirror.errors import MirrorError
+from p2pmirror.errors import MirrorError, NotHere, PeerMisbehaved
 from p2pmirror.oci import Digest
 from p2pmirror.peers.piecemap import Bitmap, pieces_of
 from p2pmirror.resolve.spreading import Spreading
@@ -55,6 +57,8 @@ class Flight:
     began: float  # trio's clock
     sizes: PieceSizes = field(default_factory=PieceSizes)
     size: int = 0
+    size_by: NodeId | None = None  # the peer that told the length; None: a registry did, or it is not known
+    doubters: set[NodeId] = field(default_factory=set)  # peers that told another one
     is_right: bool = False  # whether all of it is there and has the right digest
     failed: MirrorError | None = None
     opened: trio.Event = field(default_factory=trio.Event)
@@ -62,6 +66,7 @@ class Flight:
     leads: bool = False
     is_acknowledged: bool = False  # whether a live leader has said that it is fetching this
     is_from_registry: bool = False  # whether any of it came from there to this node
+    moved: int = 0  # bytes that came, right or wrong, whole pieces or not: what a leader reports as its progress
     readers: int = 0
     alone_since: float = 0.0  # since when nobody follows it, while `readers` is 0
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
@@ -72,6 +77,9 @@ class Flight:
     author: NodeId | None = None  # whose claims are passed on here; None: this node's own
     hashes: dict[int, bytes] = field(default_factory=dict)
     claimed_by: dict[int, NodeId] = field(default_factory=dict)  # whose claim a hash is, where it is another node's
+    apart: dict[NodeId, NodeId] = field(default_factory=dict)  # who sent something else than was claimed, and by whom
+    refuted: frozenset[NodeId] = frozenset()  # whose claims made a wrong blob before, so that none is believed
+    too_large: int | None = None  # a length that a peer told before, for which there was no room
     hashed_at: dict[int, int] = field(default_factory=dict)  # the `seq` at which a hash became known
     are_hashes_asked: bool = False
     fetching: dict[int, list[float]] = field(default_factory=dict)  # pieces that peers were asked for, and when
@@ -80,6 +88,7 @@ class Flight:
     spreading: Spreading = field(default_factory=Spreading)
     followers: dict[NodeId, float] = field(default_factory=dict)
     used: dict[NodeId, int] = field(default_factory=dict)  # peers whose bytes are in it, and how many
+    streamed: set[NodeId] = field(default_factory=set)  # those of them whose bytes nobody claimed a hash of
     _changed: trio.Event = field(default_factory=trio.Event)
     _pieces_changed: trio.Event = field(default_factory=trio.Event)
 
@@ -102,6 +111,11 @@ class Flight:
     def written(self) -> int:
         """How many bytes have come in their turn."""
         return 0 if self.incoming is None else self.incoming.written
+
+    @property
+    def has_all(self) -> bool:
+        """Whether every piece is here, right or wrong."""
+        return self.incoming is not None and self.have.is_full
 
     @property
     def arrived(self) -> int:
@@ -135,14 +149,23 @@ class Flight:
             return False
         return all(index in self.have for index in range(start // self.piece_bytes, -(-end // self.piece_bytes)))
 
-    def open(self, size: int, incoming: Incoming) -> None:
-        """Begin to take bytes in."""
-        self.size, self.incoming = size, incoming
+    def open(self, size: int, incoming: Incoming, by: NodeId | None = None) -> None:
+        """Begin to take bytes in; `by` told the length."""
+        self.size, self.size_by, self.incoming = size, by, incoming
         self.have = Bitmap(pieces_of(size, self.sizes.of(size)))
+        self._forget(index for index in [*self.hashes] if index >= self.have.count)
         self.seq += 1
         self.news = self.seq
         self.opened.set()
         self.changed_pieces()
+
+    def disputed(self, by: NodeId, size: int) -> MirrorError:
+        """Take note that a peer tells another length; return what that makes of him."""
+        text = f"{self.digest} has {self.size} bytes, and a peer says {size}"
+        if self.size_by is None:
+            return PeerMisbehaved(text)
+        self.doubters.add(by)
+        return NotHere(f"{text}: one of two peers is wrong, and which one will be seen")
 
     def missing(self, span: Iterable[int] | None = None) -> Iterator[int]:
         """Every piece that is not whole, in order, or those of a span."""
@@ -188,10 +211,26 @@ class Flight:
                 claimant = self.claimed_by.get(index)
                 if index in self.have or claimant is None or is_around(claimant):
                     continue
-                del self.hashes[index]
+                self._forget([index])
             self.know(index, piece_hash, author)
         if self.seq > seq:
             self.changed_pieces()
+
+    def contradicts(self, sender: NodeId, claimant: NodeId) -> bool:
+        """Take note that a peer sent something else than another one claims; return whether he is not the first."""
+        self.apart[sender] = claimant
+        return list(self.apart.values()).count(claimant) > 1
+
+    def disbelieve(self, claimant: NodeId) -> None:
+        """Forget what somebody claims of pieces that are not here, and that others were set apart for it."""
+        self._forget([i for i, by in self.claimed_by.items() if by == claimant and i not in self.have])
+        self.apart = {sender: by for sender, by in self.apart.items() if by != claimant}
+        self.changed_pieces()
+
+    def _forget(self, indexes: Iterable[int]) -> None:
+        for index in indexes:
+            del self.hashes[index], self.hashed_at[index]
+            self.claimed_by.pop(index, None)
 
     def follows_now(self, now: float) -> list[NodeId]:
         """Return who follows it, the latest last."""

@@ -3,8 +3,8 @@
 Laws:
 - a flight belongs to no reader: it goes on when the first one leaves, and ends by itself when nobody has followed it
   for `LINGER_S` and less than half of it is there;
-- it comes from a stream (a registry, or a peer that has all of it), from peers that have parts, or from both, as its
-  `Course` says, which is asked again whenever nothing more comes;
+- where it comes from is `steering`'s; what peers lied about fails, for all who have read of it, and begins anew without
+  the liars, for those who come back;
 - when it has no room to arrive in (none is left, a disk broke) its readers go on without it, each by itself; when
   nobody is left to fetch from they end short of their length;
 - what came from peers is kept only when nobody has taken it over while it lingered: a runtime has it by then.
@@ -14,65 +14,26 @@ DESIGN.md section 4, "Flights and pieces".
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from collections.abc import Set as AbstractSet
-from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
-from typing import Final, Protocol
+from collections.abc import Callable, Iterable
+from typing import Final
 
 import trio
 
-from p2pmirror.errors import MirrorError, NotHere, PeerMisbehaved, StoreFull, Unreachable, UpstreamRefused, only_error
+from p2pmirror.errors import MirrorError, NotHere, StoreFull, Unreachable, UpstreamRefused
 from p2pmirror.oci import Digest
-from p2pmirror.peers.piecemap import PIECES_MAX, pieces_of
 from p2pmirror.peers.scores import BAN_S
 from p2pmirror.resolve.flight import Flight, Following, PieceSizes
 from p2pmirror.resolve.metrics import ResolveMetrics
-from p2pmirror.resolve.pouring import catch_up, hash_pieces, pour
-from p2pmirror.resolve.swarm import Swarm, SwarmParts
-from p2pmirror.routing.protocol import Offer, Provider, key_of
+from p2pmirror.resolve.steering import SIZE_BAN_S, Course, Refuted, Steering, Step
+from p2pmirror.resolve.swarm import SwarmParts
+from p2pmirror.routing.protocol import Offer, key_of
 from p2pmirror.store.cache.protocol import Incoming, Receives
-from p2pmirror.upstream.protocol import Download
 from p2pmirror.wire.identity import NodeId
 
 LINGER_S: Final = 30.0  # without readers; containerd comes back for a layer within seconds
 LOOK_S: Final = 5.0  # how often that is looked at
-STARVED_S: Final = 2.0  # without a byte from peers: as long as a lease, so that somebody else may lead by then
 REPORT_S: Final = 0.4  # between two words of a leader to whoever granted it the lead
-STUCK_MAX: Final = 5  # steps without a byte, some 10 s: then peers are left, whatever they say
-ERRORS_MAX: Final = 3  # courses that failed in a row while peers were there
-
-OpenAt = Callable[[int], AbstractAsyncContextManager[Download]]
-"""Opens the blob from a byte on, once its length is known."""
-
-
-@dataclass(frozen=True, slots=True)
-class Stream:
-    """Somewhere to get all of it from, in order; `is_registry`: a registry, and not a peer."""
-
-    open_at: OpenAt
-    is_registry: bool
-    close: Callable[[], None] = lambda: None  # twice does no harm
-    used: Callable[[], Sequence[NodeId]] = tuple  # the peers whose bytes it brought
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """What to do next: fetch from a stream, and from these peers at the same time."""
-
-    stream: Stream | None
-    providers: tuple[Provider, ...] = ()
-
-
-class Course(Protocol):
-    """Decides where a flight goes on."""
-
-    async def next(self, flight: Flight, company: AbstractSet[NodeId]) -> Step:
-        """Return where more of the flight is, while peers of this `company` are being asked.
-
-        Raises `NotHere`, `Unreachable`, `UpstreamRefused`: nowhere.
-        """
-        ...
+ANEW_MAX: Final = 3  # times that it begins anew after peers lied: who did is banned, so each costs other liars
 
 
 class Flights:
@@ -124,8 +85,7 @@ class Flights:
         if flight is None:
             if self._nursery is None:
                 raise Unreachable("this node is starting or stopping")
-            now = trio.current_time()
-            flight = self._flights[digest] = Flight(digest, name, began=now, sizes=self.sizes, alone_since=now)
+            flight = self._flights[digest] = self._new(digest, name)
             self._nursery.start_soon(self._fly, flight, course, first)
         elif first is not None and first.stream is not None:
             first.stream.close()
@@ -138,12 +98,38 @@ class Flights:
             raise flight.failed or Unreachable("the flight is not open")
         return Following(flight, await incoming.reader(), start, flight.size if end is None else end)
 
+    def _new(self, digest: Digest, name: str) -> Flight:
+        now = trio.current_time()
+        return Flight(digest, name, began=now, sizes=self.sizes, alone_since=now)
+
+    def _next(self, flight: Flight) -> Flight:
+        """Return a flight in place of one that was refuted, which knows what that one learnt."""
+        following = self._new(flight.digest, flight.name)
+        following.refuted = flight.refuted | (set(flight.claimed_by.values()) if flight.has_all else set())
+        following.too_large = flight.too_large
+        return following
+
     async def _fly(self, flight: Flight, course: Course, first: Step | None) -> None:
+        following: Flight | None = flight
+        for left in reversed(range(1 + ANEW_MAX)):
+            if following is not None:
+                following = await self._fly_once(following, course, first, may_begin_anew=left > 0)
+                first = None
+
+    async def _fly_once(
+        self, flight: Flight, course: Course, first: Step | None, *, may_begin_anew: bool
+    ) -> Flight | None:
+        """Let one flight come to its end; return the next one, in its place already, where it was refuted."""
+        following = None
         try:
             with flight.scope:
                 await self._carry(flight, course, first)
             if flight.scope.cancelled_caught:
                 self._fail(flight, NotHere(f"nobody waits for {flight.digest} any more"))
+        except Refuted as error:
+            if may_begin_anew:
+                following = self._flights[flight.digest] = self._next(flight)
+            self._fail(flight, error)
         except MirrorError as error:
             self._fail(flight, error)
         except BaseException:
@@ -151,15 +137,18 @@ class Flights:
             raise
         finally:
             self._forget(flight)
+        return following
 
     async def _carry(self, flight: Flight, course: Course, first: Step | None) -> None:
         """Fetch, keep, and linger for those who follow."""
         try:
-            await self._fetch(flight, course, first)
+            await Steering(flight, course, self._room, self._parts, self._metrics).run(first)
             assert flight.incoming is not None
             if not await flight.incoming.is_right():
                 raise self._wrong(flight)
             flight.is_right = True
+            self._ban(flight, flight.doubters, SIZE_BAN_S)
+            self._ban(flight, flight.apart, BAN_S)
             self._parts.router.advertise({key_of(flight.digest): Offer()})
             self._parts.router.resign(key_of(flight.digest))
             flight.changed_pieces()
@@ -199,107 +188,18 @@ class Flights:
 
     def _wrong(self, flight: Flight) -> MirrorError:
         """Ban whoever had a part in it, and say what is wrong."""
-        now = trio.current_time()
-        for node_id in {*flight.used, *flight.claimed_by.values()}:
-            self._parts.scores.ban(node_id, flight.digest, now, BAN_S)
+        self._ban(flight, [*flight.streamed, *flight.claimed_by.values()], BAN_S)
+        if flight.size_by is not None:
+            self._ban(flight, [flight.size_by], SIZE_BAN_S)
         if flight.used or not flight.is_from_registry:
             self._metrics.wrong_digests.inc()
-            return PeerMisbehaved(f"{flight.digest}: the bytes that came have another digest")
+            return Refuted(f"{flight.digest}: the bytes that came have another digest")
         self._metrics.upstream_wrong_digests.inc()
         return UpstreamRefused(f"{flight.digest}: the registry's bytes have another digest", status=502)
 
-    async def _fetch(self, flight: Flight, course: Course, first: Step | None) -> None:
-        swarm = Swarm(flight, self._parts, self._metrics)
-        try:
-            async with trio.open_nursery() as nursery:
-                await nursery.start(swarm.run)
-                nursery.start_soon(self._open_as_told, flight, swarm)
-                nursery.start_soon(catch_up, flight)
-                nursery.start_soon(hash_pieces, flight)
-                await self._steer(flight, swarm, course, first)
-                while flight.written < flight.size:
-                    await flight.wait()
-                nursery.cancel_scope.cancel()
-        except BaseExceptionGroup as group:
-            raise only_error(group) from None
-
-    async def _steer(self, flight: Flight, swarm: Swarm, course: Course, first: Step | None) -> None:
-        """Take one step after another until every piece is here."""
-        errors, stuck, step = 0, 0, first
-        while not (flight.opened.is_set() and flight.have.is_full):
-            before = flight.arrived
-            try:
-                step = step or await course.next(flight, swarm.company)
-                swarm.meet(step.providers)
-                if step.stream is not None:
-                    await self._stream(flight, step.stream, swarm)
-                await swarm.starve(STARVED_S)
-            except StoreFull:
-                raise
-            except MirrorError:
-                errors = 1 if flight.arrived > before else errors + 1
-                if swarm.is_alone or errors >= ERRORS_MAX:
-                    raise
-                await swarm.starve(STARVED_S)
-            step, stuck = None, 0 if flight.arrived > before else stuck + 1
-            if stuck == STUCK_MAX:  # peers that say that they have it, and give nothing
-                swarm.leave()
-                stuck = 0
-
-    async def _open_as_told(self, flight: Flight, swarm: Swarm) -> None:
-        await swarm.told.wait()
-        assert swarm.size is not None
-        await self._open(flight, swarm.size)
-
-    async def _open(self, flight: Flight, size: int) -> None:
-        """Make room, once. Raises `StoreFull`, and `Unreachable` when sources do not agree on the length."""
-        if pieces_of(size, self.sizes.of(size)) > PIECES_MAX:
-            raise Unreachable(f"{flight.digest} has more pieces than can be told: {size} bytes")
-        if not flight.opened.is_set():
-            incoming = await self._room.receive(flight.digest, size, None, flight.name)
-            if flight.opened.is_set():  # somebody else was quicker
-                await incoming.__aexit__(None, None, None)
-            else:
-                flight.open(size, incoming)
-                self._say(flight)
-        if flight.size != size:
-            raise Unreachable(f"{flight.digest} has {flight.size} bytes, and {size} elsewhere")
-
-    def _say(self, flight: Flight) -> None:
-        """Tell whoever looks for it that parts of it are here."""
-        offer = Offer(complete=False, leading=flight.leads)
-        self._parts.router.advertise({key_of(flight.digest): offer})
-
-    async def _stream(self, flight: Flight, stream: Stream, swarm: Swarm) -> None:
-        """Write what a stream brings, except what is here already or peers have."""
-
-        def is_wanted(index: int) -> bool:
-            return index not in flight.have and index not in flight.fetching and not swarm.has_elsewhere(index)
-
-        flight.lead()
-        flight.streams_from = stream.used
-        flight.is_from_registry = flight.is_from_registry or stream.is_registry
-        flight.author = None
-        if flight.opened.is_set():
-            self._say(flight)
-        try:
-            index: int | None = 0
-            if flight.opened.is_set():
-                index = next(filter(is_wanted, range(flight.have.count)), None)
-            while index is not None:
-                async with stream.open_at(flight.begins_at(index) if index else flight.written) as download:
-                    await self._open(flight, download.size)
-                    if index < flight.have.count:
-                        await pour(flight, download, index, is_wanted)
-                index = next(filter(is_wanted, range(flight.have.count)), None)
-        except BaseException:
-            flight.leads = False
-            flight.changed_pieces()
-            raise
-        finally:
-            stream.close()  # it was not opened where peers have, or are asked for, all that is missing
-            for node_id in stream.used():
-                flight.used.setdefault(node_id, 0)
+    def _ban(self, flight: Flight, node_ids: Iterable[NodeId], seconds: float) -> None:
+        for node_id in node_ids:
+            self._parts.scores.ban(node_id, flight.digest, trio.current_time(), seconds)
 
     def _fail(self, flight: Flight, error: MirrorError) -> None:
         if flight.failed is None:
@@ -309,8 +209,9 @@ class Flights:
         flight.changed_pieces()
 
     def _forget(self, flight: Flight) -> None:
-        if self._flights.get(flight.digest) is flight:
-            del self._flights[flight.digest]
+        if self._flights.get(flight.digest) is not flight:
+            return  # it begins anew
+        del self._flights[flight.digest]
         self._parts.router.resign(key_of(flight.digest))
         if not self._is_held(flight.digest):
             self._parts.router.withdraw([key_of(flight.digest)])
@@ -321,7 +222,7 @@ class Flights:
             await trio.sleep(REPORT_S)
             for flight in self.all():
                 if flight.leads and not flight.is_right:
-                    self._parts.router.report(key_of(flight.digest), flight.arrived)
+                    self._parts.router.report(key_of(flight.digest), flight.moved)
 
     async def _end_the_lonely(self) -> None:
         while True:

@@ -50,6 +50,7 @@ async def _write(flight: Flight, backlog: Backlog, is_wanted: Callable[[int], bo
             else:
                 await flight.incoming.put(position, part)
             position, rest = position + len(part), rest[len(part) :]
+            flight.moved += len(part)
             if position < end:
                 flight.changed()
                 continue

@@ -1,9 +1,10 @@
 """The peers that have parts of one blob: what each of them has, and pieces from all of them at once.
 
 Laws:
-- a piece is taken only with the hash that somebody claims for it, and a peer whose piece does not match the claim
-  is asked no more for this digest;
-- each peer is asked for one piece at a time; one that breaks is left, one that is busy is asked again a little later;
+- a piece is taken only with the hash that somebody claims for it; a peer whose piece does not match its own claim is
+  asked no more for this digest, one that contradicts another's is set apart (see `flight`);
+- each peer is asked for one piece at a time; one that breaks again and again is left for a while, longer each
+  time that it gave none between; one that is busy is asked again a little later;
 - at most `NEIGHBOURS_MAX` peers; they come from whoever calls `meet`, and from one another.
 
 DESIGN.md section 4, "Flights and pieces".
@@ -21,7 +22,7 @@ from typing import Final, TypeVar
 
 import trio
 
-from p2pmirror.errors import NotHere, PeerMisbehaved, Unreachable
+from p2pmirror.errors import MirrorError, NotHere, PeerMisbehaved, Unreachable
 from p2pmirror.oci import blob_path
 from p2pmirror.peers.piecemap import Bitmap, PieceMap
 from p2pmirror.peers.protocol import Answer, Busy, FlightQuestion, Peers, Question
@@ -43,6 +44,10 @@ POLL_S: Final = 2.0  # a peer answers by then, with news or without
 NEXT_S: Final = 1.0  # and so does one that has no piece to give
 ANSWER_S: Final = 3.0  # beyond these: a peer that says nothing at all is gone
 BUSY_S: Final = 0.1  # until a busy peer is asked again; up to twice that, by chance
+DOUBT_BAN_S: Final = 60.0  # who is contradicted by several, or is in the way: a pull and its retries
+REST_S: Final = 2.0  # until a peer that broke twice is asked again: it may have been restarted
+REST_GROWS: Final = 4.0  # times as long after each further time without a piece between,
+REST_S_MAX: Final = 60.0  # up to this
 LATE_S: Final = 1.0  # a piece that takes longer than this, and than `LATE` times the usual, is late
 LATE: Final = 4.0
 
@@ -57,6 +62,7 @@ class _Neighbour:
     have: Bitmap | None = None
     seq: int = 0
     spreads: bool = False
+    asks_all: bool = False  # its claims are to be told once more: some that came first were forgotten
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
 
     @property
@@ -88,6 +94,7 @@ class Swarm:
         self._flight = flight
         self._parts = parts
         self._neighbours: dict[NodeId, _Neighbour] = {}
+        self._rests: dict[NodeId, tuple[int, float]] = {}  # how often each broke since its last piece, and until when
         self._nursery: trio.Nursery | None = None
         self._progress_at = trio.current_time()
         self._question = FlightQuestion(flight.digest, flight.registry, flight.repository)
@@ -111,7 +118,9 @@ class Swarm:
                 return
             if node_id in self._neighbours or node_id == self._parts.router.node_id:
                 continue
-            if self._parts.scores.banned(node_id, self._flight.digest, now):
+            if node_id in self._flight.apart or self._parts.scores.banned(node_id, self._flight.digest, now):
+                continue
+            if now < self._rests.get(node_id, (0, now))[1]:
                 continue
             neighbour = self._neighbours[node_id] = _Neighbour(provider)
             self._nursery.start_soon(self._keep_company, neighbour)
@@ -139,9 +148,9 @@ class Swarm:
             neighbour.scope.cancel()
 
     async def starve(self, seconds: float) -> None:
-        """Wait until nothing has come for so long, or nobody is left. Cancellation leaves nothing behind."""
+        """Wait until nothing has come for so long, all has, or nobody is left. Cancellation leaves nothing behind."""
         self._progress_at = trio.current_time()
-        while self._neighbours and trio.current_time() < self._progress_at + seconds:
+        while self._neighbours and not self._flight.has_all and trio.current_time() < self._progress_at + seconds:
             with trio.move_on_at(self._progress_at + seconds):
                 await self._flight.wait_for_pieces()
 
@@ -164,10 +173,35 @@ class Swarm:
             pass  # its flight has ended
         except PeerMisbehaved:
             self._parts.scores.ban(neighbour.node_id, digest, now())
+            self._disbelieve(neighbour.node_id)
         except Unreachable:
             self._parts.scores.failed(neighbour.node_id, now())
             self._parts.router.failed(neighbour.node_id)
+            self._rest(neighbour.node_id)
         neighbour.scope.cancel()
+
+    def doubt(self) -> None:
+        """Believe those no more because of whom others were set apart: nothing comes."""
+        for claimant in set(self._flight.apart.values()):
+            self._refute(claimant)
+
+    def _refute(self, claimant: NodeId) -> None:
+        self._parts.scores.ban(claimant, self._flight.digest, trio.current_time(), DOUBT_BAN_S)
+        if claimant in self._neighbours:
+            self._neighbours[claimant].scope.cancel()
+        self._disbelieve(claimant)
+
+    def _disbelieve(self, claimant: NodeId) -> None:
+        """Forget a peer's claims, and have the others' told once more."""
+        self._flight.disbelieve(claimant)
+        for neighbour in self._neighbours.values():
+            neighbour.asks_all = True
+
+    def _rest(self, node_id: NodeId) -> None:
+        """Leave a peer that broke: at first it may be asked again at once."""
+        times = self._rests.get(node_id, (0, 0.0))[0]
+        rest_s = min(REST_S * REST_GROWS ** (times - 1), REST_S_MAX) if times else 0.0
+        self._rests[node_id] = times + 1, trio.current_time() + rest_s
 
     # what a peer has
 
@@ -182,9 +216,10 @@ class Swarm:
         provider = neighbour.provider
         early_until = trio.current_time() + EARLY_S
         while True:
+            since, neighbour.asks_all = 0 if neighbour.asks_all else neighbour.seq, False
             try:
                 return await self._parts.peers.map(
-                    provider.node_id, provider.address, self._question, since=neighbour.seq, wait_s=POLL_S
+                    provider.node_id, provider.address, self._question, since=since, wait_s=POLL_S
                 )
             except Busy:
                 await self._pause()
@@ -194,7 +229,7 @@ class Swarm:
                 await trio.sleep(EARLY_GAP_S)
 
     def _take_map(self, neighbour: _Neighbour, piece_map: PieceMap) -> None:
-        """Take in what a peer tells. Raises `PeerMisbehaved`."""
+        """Take in what a peer tells. Raises `PeerMisbehaved`, and `NotHere` where it is not clear who is wrong."""
         flight = self._flight
         neighbour.seq, neighbour.spreads = piece_map.seq, piece_map.spreads
         flight.is_acknowledged = flight.is_acknowledged or piece_map.spreads
@@ -204,21 +239,33 @@ class Swarm:
             return
         if piece_map.piece_bytes != flight.sizes.of(piece_map.size):
             raise PeerMisbehaved(f"{flight.digest}: pieces of {piece_map.piece_bytes} bytes")
-        if flight.opened.is_set() and piece_map.size != flight.size:
-            raise PeerMisbehaved(f"{flight.digest} has {flight.size} bytes, and a peer says {piece_map.size}")
+        size = flight.size if flight.opened.is_set() else self.size
+        if size is not None and piece_map.size != size:
+            raise flight.disputed(neighbour.node_id, piece_map.size)
         if self.size is None:
             self.size = piece_map.size
+            if size is None:
+                flight.size_by = neighbour.node_id
             self.told.set()
         if neighbour.have is not None and len(piece_map.have) < len(neighbour.have):
             raise PeerMisbehaved(f"{flight.digest}: a piece that was there is no more")
         neighbour.have = piece_map.have
-        if piece_map.author not in {None, self._parts.router.node_id}:
-            flight.author = piece_map.author if flight.author is None or piece_map.spreads else flight.author
-            flight.learn(piece_map.author or neighbour.node_id, piece_map.hashes, self._is_around)
+        self._take_claims(neighbour, piece_map)
         flight.changed_pieces()
 
-    def _is_around(self, author: NodeId) -> bool:
-        return author in self._neighbours
+    def _take_claims(self, neighbour: _Neighbour, piece_map: PieceMap) -> None:
+        """Take in the hashes of a map as its author's claims; where he is banned they are those of whoever tells."""
+        flight, author = self._flight, piece_map.author
+        if author in {None, self._parts.router.node_id} or author in flight.refuted:
+            return
+        if author is None or self._parts.scores.banned(author, flight.digest, trio.current_time()):
+            author = neighbour.node_id
+        flight.author = author if flight.author is None or piece_map.spreads else flight.author
+        flight.learn(author, piece_map.hashes, self._stands_against(neighbour.node_id))
+
+    def _stands_against(self, teller: NodeId) -> Callable[[NodeId], bool]:
+        """Return whether claims of a node count more than a peer's word: it is around, and is not that peer itself."""
+        return lambda claimant: claimant != teller and claimant in self._neighbours
 
     def _meet_followers(self, followers: Iterable[NodeId]) -> None:
         """Ask those whom a peer names, where they are members that we know ourselves."""
@@ -325,6 +372,7 @@ class Swarm:
                 got = await receive(answer, meter.room(data[count:]), began + PIECE_S + waited_s)
                 meter.took(got)
                 count += got
+                flight.moved += got
         except Unreachable:
             self._metrics.piece("lost")
             self._metrics.resumes.inc()  # the flight goes on from somebody else
@@ -333,22 +381,24 @@ class Swarm:
             answer.close()
             scores.ended(node_id, count, trio.current_time() - began)
         self._learn_from(neighbour, index, answer)
-        piece_hash = await self._checked(index, data)
+        piece_hash = await self._checked(neighbour.node_id, index, data)
         if index not in flight.have and flight.incoming is not None:
             begin = flight.begins_at(index)
             await flight.incoming.put(begin, data[begin - flight.extent(index)[0] :])
             flight.used[node_id] = flight.used.get(node_id, 0) + len(data)
             self._progress_at = trio.current_time()
+            self._rests.pop(node_id, None)
             self._metrics.piece("leader" if neighbour.spreads else "peer")
             flight.add(index, piece_hash)
 
     def _learn_from(self, neighbour: _Neighbour, index: int, answer: Answer) -> None:
         """Take the hash in that came with a piece."""
         if answer.piece_hash is not None:
-            self._flight.learn(neighbour.node_id, {index: answer.piece_hash}, self._is_around)
+            stands = self._stands_against(neighbour.node_id)
+            self._flight.learn(neighbour.node_id, {index: answer.piece_hash}, stands)
 
-    async def _checked(self, index: int, data: memoryview) -> bytes:
-        """Return the hash of a piece, once its author claims the same one. Raises `PeerMisbehaved`, `Unreachable`."""
+    async def _checked(self, sender: NodeId, index: int, data: memoryview) -> bytes:
+        """Return the hash of a piece, once somebody claims the same one. Raises `MirrorError`."""
         flight, hasher = self._flight, sha256()
         await self._parts.hashing(hasher, data)
         found = hasher.digest()
@@ -363,8 +413,19 @@ class Swarm:
             raise Unreachable(f"nobody tells the hash of piece {index}")
         if found != claimed:
             self._metrics.piece("wrong")
-            raise PeerMisbehaved(f"{flight.digest}: piece {index} has another hash than its author says")
+            raise self._contradiction(sender, index)
         return found
+
+    def _contradiction(self, sender: NodeId, index: int) -> MirrorError:
+        """Return what it means for its sender that a piece is not what somebody claims."""
+        flight = self._flight
+        claimant = flight.claimed_by.get(index) if flight.have.count > 1 else None
+        text = f"{flight.digest}: piece {index} has another hash than is claimed"
+        if claimant is None or claimant == sender:
+            return PeerMisbehaved(text)
+        if flight.contradicts(sender, claimant):
+            self._refute(claimant)
+        return NotHere(f"{text} by another node")
 
     # waiting
 

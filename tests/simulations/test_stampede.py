@@ -20,10 +20,10 @@ def played(name: str, pieces: int = 16) -> Outcome:
 
 @pytest.mark.parametrize("name", ["cold-stampede", "warm-stampede"])
 def test_one_copy_soon_everywhere(name: str) -> None:
-    """The registry sends it once, and half the nodes take at most twice the optimum."""
+    """The registry sends it once, and half the nodes take at most a quarter more than the optimum."""
     outcome = played(name)
     assert outcome.figures["upstream_copies"] <= 1.05
-    assert outcome.figures["efficiency"]["p50"] >= 0.5
+    assert outcome.figures["efficiency"]["p50"] >= 0.8
 
 
 def test_a_stampede_is_the_same_in_any_process() -> None:

@@ -1,0 +1,271 @@
+"""One flight on its way in: from a stream, from peers that have parts, or from both, until every piece is here.
+
+Laws:
+- its `Course` says where it comes from, and is asked again whenever nothing more comes, also of a registry;
+- a length is believed of whoever tells it first, until somebody who knows better says otherwise, or until nothing comes
+  and somebody else says otherwise: then the flight is `Refuted`, and may begin anew without him;
+- peers that say much and give nothing are left.
+
+DESIGN.md section 4, "Flights and pieces".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
+from contextlib import AbstractAsyncContextManager, suppress
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import trio
+
+from p2pmirror.errors import MirrorError, PeerMisbehaved, StoreFull, Unreachable, only_error
+from p2pmirror.peers.piecemap import PIECES_MAX, pieces_of
+from p2pmirror.resolve.flight import Flight
+from p2pmirror.resolve.metrics import ResolveMetrics
+from p2pmirror.resolve.pouring import catch_up, hash_pieces, pour
+from p2pmirror.resolve.swarm import Swarm, SwarmParts
+from p2pmirror.routing.protocol import STANDSTILL_S, Offer, Provider, key_of
+from p2pmirror.store.cache.protocol import Receives
+from p2pmirror.upstream.protocol import Download
+from p2pmirror.wire.identity import NodeId
+
+STARVED_S: Final = 2.0  # without a byte from peers: as long as a lease, so that somebody else may lead by then
+STUCK_MAX: Final = 5  # steps without a byte, some 10 s: then peers are left, whatever they say
+ERRORS_MAX: Final = 3  # courses that failed in a row while peers were there
+SIZE_BAN_S: Final = 60.0  # for a wrong length: a pull and its retries; he may only have passed on what another told
+
+OpenAt = Callable[[int], AbstractAsyncContextManager[Download]]
+"""Opens the blob from a byte on, once its length is known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """Somewhere to get all of it from, in order; `is_registry`: a registry, and not a peer."""
+
+    open_at: OpenAt
+    is_registry: bool
+    close: Callable[[], None] = lambda: None  # twice does no harm
+    used: Callable[[], Sequence[NodeId]] = tuple  # the peers whose bytes it brought
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What to do next: fetch from a stream, and from these peers at the same time."""
+
+    stream: Stream | None
+    providers: tuple[Provider, ...] = ()
+
+
+class Course(Protocol):
+    """Decides where a flight goes on."""
+
+    async def next(self, flight: Flight, company: AbstractSet[NodeId]) -> Step:
+        """Return where more of the flight is, while peers of this `company` are being asked.
+
+        Raises `NotHere`, `Unreachable`, `UpstreamRefused`: nowhere.
+        """
+        ...
+
+
+class Refuted(PeerMisbehaved):
+    """What peers told of a blob, its length or its bytes, is wrong: whoever asks for it once more may get it."""
+
+
+class Steering:
+    """Brings one flight in."""
+
+    def __init__(
+        self, flight: Flight, course: Course, room: Receives, parts: SwarmParts, metrics: ResolveMetrics
+    ) -> None:
+        """Know nobody yet."""
+        self._flight = flight
+        self._course = course
+        self._room = room
+        self._parts = parts
+        self._swarm = Swarm(flight, parts, metrics)
+
+    async def run(self, first: Step | None) -> None:
+        """Return once all of it has been written. Raises `MirrorError`, among them `Refuted`."""
+        flight, swarm = self._flight, self._swarm
+        try:
+            async with trio.open_nursery() as nursery:
+                await nursery.start(swarm.run)
+                nursery.start_soon(self._open_as_told)
+                nursery.start_soon(catch_up, flight)
+                nursery.start_soon(hash_pieces, flight)
+                await self._steer(first)
+                while flight.written < flight.size:
+                    await flight.wait()
+                nursery.cancel_scope.cancel()
+        except BaseExceptionGroup as group:
+            raise only_error(group) from None
+
+    async def _steer(self, step: Step | None) -> None:
+        """Take one step after another until every piece is here."""
+        flight, swarm = self._flight, self._swarm
+        errors, stuck = 0, 0
+        while not flight.has_all:
+            before = flight.arrived
+            try:
+                step = await self._take(step or await self._course.next(flight, swarm.company))
+            except (StoreFull, Refuted):
+                raise
+            except MirrorError:
+                step, errors = None, 1 if flight.arrived > before else errors + 1
+                self._doubt_size(before)
+                if swarm.is_alone or errors >= ERRORS_MAX:
+                    raise
+            if step is None:
+                await swarm.starve(STARVED_S)
+            if flight.arrived == before:
+                swarm.doubt()
+            self._doubt_size(before)
+            stuck = 0 if flight.arrived > before else stuck + 1
+            if stuck == STUCK_MAX:  # peers that say that they have it, and give nothing
+                swarm.leave()
+                stuck = 0
+
+    async def _take(self, step: Step) -> Step | None:
+        """Take a step; return the next one where that is known already."""
+        self._swarm.meet(step.providers)
+        if step.stream is None:
+            return None
+        if not step.stream.is_registry:
+            await self._stream(step.stream)
+            return None
+        return await self._stream_or_else(step.stream)
+
+    def _doubt_size(self, before: int) -> None:
+        """Give up a length that somebody told who is in doubt now, when nothing comes. Raises `Refuted`."""
+        flight, scores, now = self._flight, self._parts.scores, trio.current_time()
+        teller = flight.size_by
+        if teller is None or flight.arrived > before:
+            return
+        is_banned = scores.banned(teller, flight.digest, now)
+        if flight.doubters or (is_banned and not flight.arrived):
+            if teller not in flight.doubters:
+                scores.ban(teller, flight.digest, now, SIZE_BAN_S)
+            raise Refuted(
+                f"{flight.digest}: nothing comes, and a peer's word that it has {flight.size} bytes is doubted"
+            )
+
+    async def _open_as_told(self) -> None:
+        flight, swarm = self._flight, self._swarm
+        await swarm.told.wait()
+        assert swarm.size is not None
+        size, teller = swarm.size, flight.size_by
+        try:
+            await self._open(size, teller)
+        except StoreFull:
+            if teller is None or flight.too_large == size:
+                raise
+            flight.too_large = size
+            self._parts.scores.ban(teller, flight.digest, trio.current_time(), SIZE_BAN_S)
+            raise Refuted(f"{flight.digest} has {size} bytes, a peer says, for which there is no room") from None
+
+    async def _open(self, size: int, by: NodeId | None) -> None:
+        """Make room, once; `by` told the length, None: a registry.
+
+        Raises `StoreFull`, and when sources do not agree on the length `Unreachable`, or `Refuted`.
+        """
+        flight = self._flight
+        if pieces_of(size, flight.sizes.of(size)) > PIECES_MAX:
+            raise StoreFull(f"{flight.digest} has more pieces than can be told: {size} bytes")
+        if not flight.opened.is_set():
+            incoming = await self._room.receive(flight.digest, size, None, flight.name)
+            if flight.opened.is_set():  # somebody else was quicker
+                await incoming.__aexit__(None, None, None)
+            else:
+                flight.open(size, incoming, by)
+                self._say()
+        if flight.size != size:
+            raise self._disputed(size, by)
+        if by is None:
+            flight.size_by = None  # nobody knows better
+
+    def _disputed(self, size: int, by: NodeId | None) -> MirrorError:
+        """Return what it means that somebody else tells another length."""
+        flight = self._flight
+        text = f"{flight.digest} has {flight.size} bytes, and {size} elsewhere"
+        if by is not None:
+            return flight.disputed(by, size)
+        if flight.size_by is None:
+            return Unreachable(text)
+        self._parts.scores.ban(flight.size_by, flight.digest, trio.current_time(), SIZE_BAN_S)
+        return Refuted(text)
+
+    def _say(self) -> None:
+        """Tell whoever looks for it that parts of it are here."""
+        flight = self._flight
+        offer = Offer(complete=False, leading=flight.leads)
+        self._parts.router.advertise({key_of(flight.digest): offer})
+
+    async def _stream_or_else(self, stream: Stream) -> Step | None:
+        """Write what a registry's stream brings; return what to do instead when it stands still and others go on."""
+        instead: Step | None = None
+
+        async def look() -> None:
+            nonlocal instead
+            while instead is None:
+                moved = self._flight.moved
+                await trio.sleep(STANDSTILL_S)
+                if self._flight.moved == moved:
+                    instead = await self._elsewhere()
+            nursery.cancel_scope.cancel()
+
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(look)
+                await self._stream(stream)
+                nursery.cancel_scope.cancel()
+        except BaseException as error:
+            if instead is not None and instead.stream is not None:
+                instead.stream.close()
+            if isinstance(error, BaseExceptionGroup):
+                raise only_error(error) from None
+            raise
+        return instead
+
+    async def _elsewhere(self) -> Step | None:
+        """Return where else it comes from than from the registry, or None."""
+        with suppress(MirrorError):
+            step = await self._course.next(self._flight, self._swarm.company)
+            if step.stream is None or not step.stream.is_registry:
+                return step
+        return None
+
+    async def _stream(self, stream: Stream) -> None:
+        """Write what a stream brings, except what is here already or peers have."""
+        flight, swarm = self._flight, self._swarm
+
+        def is_wanted(index: int) -> bool:
+            return index not in flight.have and index not in flight.fetching and not swarm.has_elsewhere(index)
+
+        flight.lead()
+        flight.streams_from = stream.used
+        flight.is_from_registry = flight.is_from_registry or stream.is_registry
+        flight.author = None
+        if flight.opened.is_set():
+            self._say()
+        try:
+            index: int | None = 0
+            if flight.opened.is_set():
+                index = next(filter(is_wanted, range(flight.have.count)), None)
+            while index is not None:
+                async with stream.open_at(flight.begins_at(index) if index else flight.written) as download:
+                    await self._open(download.size, None if stream.is_registry else stream.used()[-1])
+                    if index < flight.have.count:
+                        await pour(flight, download, index, is_wanted)
+                index = next(filter(is_wanted, range(flight.have.count)), None)
+        except BaseException:
+            flight.leads = False
+            if flight.opened.is_set():
+                self._say()
+            flight.changed_pieces()
+            raise
+        finally:
+            stream.close()  # it was not opened where peers have, or are asked for, all that is missing
+            for node_id in stream.used():
+                flight.used.setdefault(node_id, 0)
+                flight.streamed.add(node_id)
