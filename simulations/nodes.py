@@ -8,7 +8,7 @@ others a monotonic clock, and reads a wall clock, that are its own.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -160,6 +160,23 @@ class SimulatedNode(ABC):
         if not self.is_on:
             self.power_on()
         await self.start()
+
+    async def while_alive(self, work: Callable[[], Awaitable[None]]) -> bool:
+        """Do what belongs to its present life; return whether it came to its end before that one did."""
+        life, ended = self._life, False
+        if life is None:
+            return False
+        async with trio.open_nursery() as nursery:
+
+            async def end() -> None:
+                await life.ended.wait()
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(end)
+            await work()
+            ended = True
+            nursery.cancel_scope.cancel()
+        return ended
 
     @abstractmethod
     async def _run(self, life: _Life) -> None:

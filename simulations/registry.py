@@ -6,9 +6,11 @@ Law: what it sent is counted when it has gone out, byte for byte, so that copies
 from __future__ import annotations
 
 from functools import partial
+from math import ceil
 
 import trio
 
+from p2pmirror.errors import Unreachable
 from p2pmirror.oci import BlobPath, Digest, parse_path
 from p2pmirror.wire.address import Address
 from p2pmirror.wire.http import PumpBody, Request, Response, Sink
@@ -31,8 +33,10 @@ class SimulatedRegistry:
         self.blobs: dict[Digest, bytes] = {}
         self.sent_bytes = 0
         self.requests = 0
-        self.is_gone = False  # it refuses everything from now on
-        self.is_cut = trio.Event()
+        self.askers: list[str] = []  # the hosts that asked for blobs, in order
+        self.is_gone = False  # it refuses everything from now on, and breaks off what it sends
+        self.silent_until = 0.0  # until then it takes connections, and sends nothing on any
+        self.limited_until = 0.0  # until then it answers 429, and says when to come again
 
     @property
     def settings(self) -> list[dict[str, object]]:
@@ -53,11 +57,16 @@ class SimulatedRegistry:
     async def _answer(self, request: Request) -> Response:
         await trio.lowlevel.checkpoint()
         self.requests += 1
+        await trio.sleep_until(self.silent_until)
         if self.is_gone:
             return Response(503)
+        left_s = self.limited_until - trio.current_time()
+        if left_s > 0:
+            return Response(429, {"Retry-After": str(ceil(left_s))})
         path = parse_path(request.path)
         if not isinstance(path, BlobPath) or path.digest not in self.blobs:
             return Response(200 if request.path == "/v2/" else 404)
+        self.askers.append(request.remote.host)
         data = self.blobs[path.digest]
         span = parse_range(request.headers.get("range"), len(data))
         headers = {"Docker-Content-Digest": str(path.digest), "Content-Type": "application/octet-stream"}
@@ -71,6 +80,9 @@ class SimulatedRegistry:
 
     async def _send(self, data: bytes, span: Span, sink: Sink) -> None:
         for offset in range(span.offset, span.offset + span.count, PART_BYTES):
+            await trio.sleep_until(self.silent_until)
+            if self.is_gone:
+                raise Unreachable("the registry is gone")
             part = data[offset : min(offset + PART_BYTES, span.offset + span.count)]
             await sink.send_all(part)
             self.sent_bytes += len(part)

@@ -4,6 +4,7 @@ Laws:
 - a peer that has all of it comes first, then whoever leads, then, for one node of the cluster, the registry;
 - whoever was followed and failed is followed no more: then this node asks for itself, which costs a copy, not a pull;
 - peers that are only told to have parts are no reason to wait;
+- whoever is led by nobody whom it believes goes to the registry by itself, and leads others of its kind;
 - when nothing came since it was asked last the holder is asked who leads now, whoever is followed.
 
 DESIGN.md section 4, "Leader: one node fetches from upstream".
@@ -15,6 +16,7 @@ from collections.abc import AsyncIterator
 from collections.abc import Set as AbstractSet
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from hashlib import sha256
 from typing import Final
 
 import trio
@@ -33,6 +35,7 @@ from p2pmirror.upstream.protocol import Download
 from p2pmirror.wire.identity import NodeId
 
 FOLLOWED_MAX: Final = 2  # times that a node is followed anew after it was lost: it may have been restarted
+ALONE_S: Final = 1.0  # within which those who cannot follow anybody go to the registry, one after another
 BUFFER_BYTES: Final = 256 * 1024  # what a peer's stream is read in
 
 
@@ -117,14 +120,37 @@ class BlobCourse:
         leaders = () if grant.leader is None else (grant.leader,)
         if self._followable(leaders, company) or any(each.node_id in company for each in leaders):
             return Step(None, (*leaders, *known))
+        return Step(Stream(self._from_registry, is_registry=True), known) if grant.leads else await self._alone(known)
+
+    async def _alone(self, known: tuple[Provider, ...]) -> Step:
+        """Go to the registry without a lease: who has it, or leads, does not give it to this node, and perhaps to none.
+
+        Others may be as badly off at the same moment: each looks once more after a while of its own, so that the first
+        one leads the others.
+        """
+        assert self._from_registry is not None
+        for wait_s in (0.0, _share_of(self._sources.router.node_id, self._digest) * ALONE_S):
+            await trio.sleep(wait_s)
+            try:
+                return Step(self.stream(await self._first(0)))
+            except OnlyParts as error:
+                known = error.providers
+            except NotHere:
+                continue
+        fresh = self._followable(tuple(each for each in known if each.leading), frozenset())
+        if fresh:
+            return Step(None, (*fresh, *known))
         return Step(Stream(self._from_registry, is_registry=True), known)
 
     def _followable(self, providers: tuple[Provider, ...], company: AbstractSet[NodeId]) -> tuple[Provider, ...]:
-        """Return those that are not in company and have not been followed in vain too often; they are followed now."""
+        """Return those that are not in company, not banned, nor followed in vain too often; they are followed now."""
+        now, scores = trio.current_time(), self._sources.scores
         fresh = tuple(
             each
             for each in providers
-            if each.node_id not in company and self._followed.get(each.node_id, 0) < FOLLOWED_MAX
+            if each.node_id not in company
+            and self._followed.get(each.node_id, 0) < FOLLOWED_MAX
+            and not scores.banned(each.node_id, self._digest, now)
         )
         for each in fresh:
             self._followed[each.node_id] = self._followed.get(each.node_id, 0) + 1
@@ -140,6 +166,11 @@ class BlobCourse:
         """Ask peers that have all of it but these, for a stream that broke. Raises `NotHere`."""
         question = replace(self.question, offset=offset, follows=False)
         return await self._sources.first(self._digest, question, self._trail, without=without)
+
+
+def _share_of(node_id: NodeId, digest: Digest) -> float:
+    """Return a number from 0 to 1 that differs from node to node, and from digest to digest."""
+    return int.from_bytes(sha256(node_id + str(digest).encode()).digest()[:4], "big") / 2**32
 
 
 class _PeerStream:

@@ -246,8 +246,7 @@ class Steering:
         flight.streams_from = stream.used
         flight.is_from_registry = flight.is_from_registry or stream.is_registry
         flight.author = None
-        if flight.opened.is_set():
-            self._say()
+        self._say()
         try:
             index: int | None = 0
             if flight.opened.is_set():

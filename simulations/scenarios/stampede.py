@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from math import floor, log2
+from typing import Any
 
 import trio
 
@@ -20,7 +22,7 @@ from p2pmirror.wire.http_client import ClientOptions, HttpClient
 from simulations.nodes import REGISTRY_PORT, WholeNode
 from simulations.registry import NAME, SimulatedRegistry
 from simulations.scenario import Figure, parameter, scenario
-from simulations.world import Simulation
+from simulations.world import Simulation, host_of
 
 SETTLED_S = 15.0  # until everybody knows everybody
 STEP_BYTES = 16 << 10  # of the traffic: a piece is a sixteenth of a real one, and so is what leaves at once
@@ -81,46 +83,54 @@ class Stampede:
     def __init__(self, sim: Simulation, parameters: StampedeParameters) -> None:
         self.nodes: list[WholeNode] = []
         self.seconds: list[float] = []
-        self._sim = sim
+        self.sim = sim
         self._parameters = parameters
         self._rate = parameters.piece_bytes / parameters.piece_s
         self.registry = SimulatedRegistry(sim.world, rate=self._rate * parameters.upstream)
         self._layers: list[Digest] = []
         sim.world.traffic.step_bytes = STEP_BYTES
-        self._right = sim.checks.declare("every pull ends with the right bytes")
+        self.right = sim.checks.declare("every pull ends with the right bytes")
 
     async def stand(self) -> None:
         """Let the cluster stand, and the registry have the layers."""
         parameters = self._parameters
-        await self._sim.nursery.start(self.registry.run)
-        random = self._sim.random("layers")
+        await self.sim.nursery.start(self.registry.run)
+        random = self.sim.random("layers")
         size = parameters.pieces * parameters.piece_bytes
         self._layers = [self.registry.put(random.randbytes(size)) for _ in range(parameters.layers)]
         sizes = PieceSizes(parameters.piece_bytes, 2 * parameters.piece_bytes)
-        for _ in range(self._sim.nodes):
-            node = await self._sim.add_node(
-                start=False, cache_dir=CACHE, registries=self.registry.settings, piece_sizes=sizes
+        for number in range(self.sim.nodes):
+            settings = self.settings(number, host_of(number))
+            node = await self.sim.add_node(
+                start=False, cache_dir=CACHE, registries=self.registry.settings, piece_sizes=sizes, **settings
             )
-            self._sim.world.set_rates(node.network, upload_rate=self._rate, download_rate=self._rate)
+            self.sim.world.set_rates(node.network, upload_rate=self._rate, download_rate=self._rate)
             await node.start()
             self.nodes.append(node)
         await trio.sleep(SETTLED_S)
+
+    def settings(self, number: int, host: str) -> Mapping[str, Any]:
+        """Return the settings of one node, beside those of all."""
+        del number, host
+        return {}
 
     async def pull(self, nodes: list[WholeNode]) -> None:
         """Pull all layers on these nodes, one start after another."""
         async with trio.open_nursery() as nursery:
             for number, node in enumerate(nodes):
-                nursery.start_soon(self._pull_all, node, number * self._parameters.stagger_s)
+                delay_s = number * self._parameters.stagger_s
+                nursery.start_soon(node.while_alive, partial(self._pull_all, node, delay_s))
 
     async def _pull_all(self, node: WholeNode, delay_s: float) -> None:
         await trio.sleep(delay_s)
-        began = self._sim.now
+        began = self.sim.now
         async with trio.open_nursery() as nursery:
             for layer in self._layers:
-                nursery.start_soon(self._pull, node, layer)
-        self.seconds.append(self._sim.now - began)
+                nursery.start_soon(self.pull_one, node, layer)
+        self.seconds.append(self.sim.now - began)
 
-    async def _pull(self, node: WholeNode, layer: Digest) -> None:
+    async def pull_one(self, node: WholeNode, layer: Digest) -> None:
+        """Pull a layer, in one response, which must be right."""
         client = HttpClient(node.network, ClientOptions(dial_timeout_s=5.0))
         address = Address("127.0.0.1", REGISTRY_PORT)
         hasher, count, text = layer.hasher(), 0, b""
@@ -136,16 +146,23 @@ class Stampede:
         except Unreachable as unreachable:
             error = str(unreachable)
         await client.aclose()
-        self._right.holds(layer.matches(hasher), lambda: f"{node}: {count} bytes of {layer.hex[:8]}; {error}")
+        self.right.holds(layer.matches(hasher), lambda: f"{node}: {count} bytes of {layer.hex[:8]}; {error}")
+
+    @property
+    def copies(self) -> float:
+        """How many copies of all layers the registry has sent."""
+        return self.registry.sent_bytes / sum(map(len, self.registry.blobs.values()))
+
+    def optimum_s(self, pulling: int) -> float:
+        """Return what an optimal schedule for so many nodes takes."""
+        parameters = self._parameters
+        one_s = parameters.layers * parameters.pieces * parameters.piece_s / min(1.0, parameters.upstream)
+        return one_s + parameters.piece_s * floor(log2(max(1, pulling)))
 
     def figures(self, pulling: int) -> dict[str, Figure]:
         """Return how near to the optimum they came."""
-        parameters = self._parameters
-        pieces = parameters.layers * parameters.pieces
-        one_s = pieces * parameters.piece_s / min(1.0, parameters.upstream)
-        optimum_s = one_s + parameters.piece_s * floor(log2(max(1, pulling)))
+        optimum_s = self.optimum_s(pulling)
         seconds = sorted(self.seconds)
-        wanted = pieces * parameters.piece_bytes
         return {
             "seconds_optimum": round(optimum_s, 3),
             "seconds_median": round(seconds[len(seconds) // 2], 3),
@@ -155,6 +172,6 @@ class Stampede:
                 "p99": round(optimum_s / seconds[int(0.99 * (len(seconds) - 1))], 3),
                 "max": round(optimum_s / seconds[-1], 3),
             },
-            "upstream_copies": round(self.registry.sent_bytes / wanted, 4),
+            "upstream_copies": round(self.copies, 4),
             "upstream_requests": self.registry.requests,
         }
