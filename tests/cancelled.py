@@ -87,6 +87,22 @@ CANCELLED: Final[dict[str, tuple[str, ...]]] = {
         "resolve.passing.Passage: pump",
         "resolve.through.Through: pass_on passed",
     ),
+    "tests/resolve/test_flight_cancellation.py::test_a_whole_flight": (
+        "resolve.course.BlobCourse: again next",
+        "resolve.fetching: receive",
+        "resolve.flight.Flight: wait_for_pieces",
+        "resolve.flights.Flights: run",
+        "resolve.pouring: catch_up hash_pieces pour",
+        "resolve.steering.Steering: run",
+        "resolve.swarm.Swarm: run starve",
+        "resolve.through.Through: open",
+    ),
+    "tests/resolve/test_flight_cancellation.py::test_questions_about_a_flight": (
+        "resolve.sharing: hash_of next_piece piece_map",
+    ),
+    "tests/resolve/test_flight_cancellation.py::test_questions_to_a_resolver": (
+        "resolve.resolver.MirrorResolver: flight_map flight_piece",
+    ),
     "tests/resolve/test_flights.py::test_cancelling_a_pull_anywhere": (
         "resolve.backlog.Backlog: step",
         "resolve.blobs.Blobs: find",
@@ -279,7 +295,6 @@ EXEMPT: Final[dict[str, tuple[str, ...]]] = {
     "it ends by cancellation alone, and waits for nothing but the next time to do what other entries do": (
         "config.keyfile.KeyFile: run",
         "config.trust.Keyed: run",
-        "resolve.flights.Flights: run",
         "routing.memory.MemoryRouter: run",
         "store.containerd.grpc: open_channel",
         "store.containerd.grpc.Channel: run",
@@ -287,17 +302,6 @@ EXEMPT: Final[dict[str, tuple[str, ...]]] = {
         "store.containerd.watch.Watch: run",
         "store.layered.LayeredStore: run",
         "store.memory.MemoryStore: run",
-    ),
-    "it waits for changes of a flight, or asks through what has an entry here; the flight outlives whoever waits": (
-        "front.flights: answer",
-        "resolve.course.BlobCourse: again next",
-        "resolve.flight.Flight: wait_for_pieces",
-        "resolve.fetching: receive",
-        "resolve.pouring: catch_up hash_pieces pour",
-        "resolve.resolver.MirrorResolver: flight_map flight_piece",
-        "resolve.sharing: hash_of next_piece piece_map",
-        "resolve.swarm.Swarm: run starve",
-        "resolve.through.Through: open",
     ),
     "a thin wrapper: of a question, a sleep, a call or a file, which has an entry here": (
         "config.trust: load_trust",
@@ -336,6 +340,7 @@ EXEMPT: Final[dict[str, tuple[str, ...]]] = {
     ),
     "a handler: the server's tests cancel any, and what it waits for, resolver and sink, has entries here": (
         "front.admission.KeyHolders: admit",
+        "front.flights: answer",
         "front.routes.Front: handle",
         "web.finding.Finder: find",
         "web.routes.Web: handle",

@@ -60,13 +60,14 @@ class Flights:
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Let blobs arrive until cancelled."""
-        try:
-            async with trio.open_nursery() as self._nursery:
-                self._nursery.start_soon(self._end_the_lonely)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._end_the_lonely)
+            self._nursery = nursery
+            try:
                 task_status.started()
                 await self._report()
-        finally:
-            self._nursery = None
+            finally:
+                self._nursery = None  # before it is closed to new ones
 
     def all(self) -> list[Flight]:
         """Return those under way, oldest first."""
@@ -82,13 +83,13 @@ class Flights:
         Raises `Unreachable` while the node starts or stops.
         """
         flight = self._flights.get(digest)
-        if flight is None:
-            if self._nursery is None:
-                raise Unreachable("this node is starting or stopping")
+        if flight is None and self._nursery is not None:
             flight = self._flights[digest] = self._new(digest, name)
             self._nursery.start_soon(self._fly, flight, course, first)
         elif first is not None and first.stream is not None:
             first.stream.close()
+        if flight is None:
+            raise Unreachable("this node is starting or stopping")
         return flight
 
     async def follow(self, flight: Flight, start: int, end: int | None) -> Following:

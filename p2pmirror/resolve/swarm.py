@@ -101,13 +101,14 @@ class Swarm:
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Ask peers until cancelled. Raises `StoreFull`."""
-        try:
-            async with trio.open_nursery() as self._nursery:
-                self._progress_at = trio.current_time()
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            self._progress_at = trio.current_time()
+            try:
                 task_status.started()
                 await trio.sleep_forever()
-        finally:
-            self._nursery = None
+            finally:
+                self._nursery = None  # before it is closed to new ones
 
     def meet(self, providers: Iterable[Provider]) -> None:
         """Ask these too, unless there are enough already."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from random import Random
 from typing import Any, Self
 
@@ -60,6 +61,7 @@ class World:
         self.router = self.routers.router(node(99), address(99))
         self.store = MemoryStore()
         self.trail = Trail()
+        self.digest = Digest.of(b"")  # of what is pulled, where a test has one
         self.upstream = MemoryUpstream(self.registries)
         self._metrics_registry = CollectorRegistry()
         metrics = ResolveMetrics(self._metrics_registry)
@@ -85,9 +87,13 @@ class World:
     async def __aenter__(self) -> Self:
         self._manager = trio.open_nursery()
         self._nursery = await self._manager.__aenter__()
-        await self._nursery.start(self.through.run)
-        if self.flights is not None:
-            await self._nursery.start(self.flights.run)
+        try:
+            await self._nursery.start(self.through.run)
+            if self.flights is not None:
+                await self._nursery.start(self.flights.run)
+        except BaseException:
+            await self.__aexit__(*sys.exc_info())
+            raise
         return self
 
     async def __aexit__(self, *error: object) -> None:

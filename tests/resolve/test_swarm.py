@@ -33,23 +33,29 @@ ATTEMPTS_MAX = 6  # containerd asks again for what a response lacked, and the ku
 
 
 @asynccontextmanager
-async def node_among(scripts: dict[int, Script], *, has_registry: bool = False) -> AsyncIterator[World]:
+async def node_among(
+    scripts: dict[int, Script],
+    *,
+    has_registry: bool = False,
+    files: MemoryFiles | None = None,
+    data: bytes = DATA,
+) -> AsyncIterator[World]:
     """Run a node whose peers do as scripted: whoever `spreads` leads, the others have parts."""
-    cache = CacheStore(Path("/cache"), MemoryFiles(), CacheOptions(free_bytes_min=0))
+    cache = CacheStore(Path("/cache"), files or MemoryFiles(), CacheOptions(free_bytes_min=0))
     peers = ScriptedPeers(scripts)
     async with trio.open_nursery() as nursery, World(cache=cache, peers=peers, sizes=SIZES) as world:
-        world.cache = cache
+        digest = world.digest = Digest.of(data)
         await nursery.start(cache.run)
         if has_registry:
-            world.registries.put_blob(REGISTRY, REPOSITORY, DATA)
+            world.registries.put_blob(REGISTRY, REPOSITORY, data)
         for number, script in scripts.items():
             leads = script.told is not None and script.told.spreads
             complete = script.told is None
             provider = Provider(node(number), address(number), complete=complete, leading=leads)
-            world.routers.say(key_of(DIGEST), provider)
+            world.routers.say(key_of(digest), provider)
             if leads:
                 router = world.routers.router(node(number), address(number))
-                router.advertise({key_of(DIGEST): Offer(complete=False, leading=True)})
+                router.advertise({key_of(digest): Offer(complete=False, leading=True)})
         yield world
         nursery.cancel_scope.cancel()
 
@@ -57,7 +63,7 @@ async def node_among(scripts: dict[int, Script], *, has_registry: bool = False) 
 async def answered(world: World) -> bytes | None:
     """Ask once; return what came with a clean end, None when none did."""
     try:
-        found = await world.find_blob(DIGEST)
+        found = await world.find_blob(world.digest)
     except MirrorError:
         return None
     if isinstance(found, Held):
@@ -80,7 +86,7 @@ async def pulled(world: World) -> int:
     for attempt in range(1, ATTEMPTS_MAX + 1):
         data = await answered(world)
         if data is not None:
-            assert data == DATA
+            assert world.digest == Digest.of(data)
             return attempt
         await trio.sleep(0.5)
     raise AssertionError(f"no right answer in {ATTEMPTS_MAX} attempts")
