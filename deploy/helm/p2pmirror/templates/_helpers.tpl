@@ -111,6 +111,8 @@ P2PMIRROR_{{ upper $key }}: {{ include "p2pmirror.text" $value | quote }}
 {{- $_ := set $own "cache_dir" (printf "%s/cache" .Values.cache.hostPath) }}
 {{- $_ := set $own "cache_max_bytes" .Values.cache.size }}
 {{- $_ := set $own "data_dir" (printf "%s/data" .Values.cache.hostPath) }}
+{{- else }}
+{{- $_ := set $own "scratch_dir" "/tmp" }}
 {{- end }}
 {{- if and .Values.clusterKey.enabled .Values.allowedClients }}{{ $_ := set $own "allowed_clients" .Values.allowedClients }}{{ end }}
 {{- toYaml (mergeOverwrite (include "p2pmirror.commonSettings" . | fromYaml) $own (deepCopy .Values.settings)) }}
