@@ -6,6 +6,7 @@ import json
 import os
 import re
 import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -96,3 +97,17 @@ def test_the_script_of_eks_writes_what_containerd_reads(tmp_path: Path) -> None:
     file.write_text("# somebody else's\n")
     subprocess.run(["bash", "-c", script], check=True)
     assert file.read_text() == "# somebody else's\n"
+
+
+def test_what_is_given_to_platforms_is_what_the_commands_print(tmp_path: Path) -> None:
+    """The files for Talos, k3s and kind were printed by `p2pmirror configure` as it is."""
+    root = CHART.parents[2]
+
+    subprocess.run(
+        ["sh", root / "tools" / "platforms.sh", Path(sys.executable).parent / "p2pmirror", tmp_path], check=True
+    )
+
+    made = {path.relative_to(tmp_path): path.read_text() for path in tmp_path.rglob("*") if path.is_file()}
+    assert len(made) == 4
+    for path, text in made.items():
+        assert (root / "deploy" / path).read_text() == text, path
