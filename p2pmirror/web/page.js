@@ -51,7 +51,7 @@ function derived(status, recent) {
     transfers: status.transfers.map((one) => ({
       ...one,
       done: one.size ? one.sent_bytes / one.size : 1,
-      from: one.sources.map((from) => `${from.registry || at(from.peer)} ${bytes(from.bytes)}`).join(", ")
+      from: one.sources.map((from) => `${from.registry || at(from.peer)} ${bytes(from.bytes)}`).join("\n")
         || one.registry || at(one.peer),
     })),
     registries: status.registries.map((one) => ({ ...one, standing: standing(one), rests: one.rests_s || null })),

@@ -49,7 +49,7 @@ class _List:
 
     title: str
     empty: str
-    columns: Sequence[tuple[str, str, str]]  # form: "" is text as it is, "wrap" text in many lines
+    columns: Sequence[tuple[str, str, str]]  # form: "" is text as it is, "lines" in several lines, "wrap" broken
     rows_max: int = ROWS_MAX
 
 
@@ -98,7 +98,7 @@ _LISTS: Final[Mapping[str, _List]] = {
             ("sent_bytes", "sent", "bytes"),
             ("size", "of", "bytes"),
             ("rate", "rate", "rate"),
-            ("from", "from", "wrap"),
+            ("from", "from", "lines"),
             ("followers", "spread to", ""),
             ("resumes", "resumes", ""),
             ("seconds", "for", "seconds"),
@@ -232,7 +232,7 @@ def _derived(status: _Row, recent: Mapping[str, Sequence[_Row]]) -> dict[str, li
             {
                 **each,
                 "done": each["sent_bytes"] / each["size"] if each["size"] else 1,
-                "from": ", ".join(
+                "from": "\n".join(
                     f"{one['registry'] or at(one['peer'])} {_bytes(one['bytes'])}" for one in each["sources"]
                 )
                 or each["registry"]

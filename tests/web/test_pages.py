@@ -102,7 +102,7 @@ async def test_the_page_shows_the_facts():
         "250.0 ms",
         "library/redis",
         "6.0 KiB/s",
-        "10.0.0.2:29999 1.0 KiB, docker.io 512 B",
+        "10.0.0.2:29999 1.0 KiB\ndocker.io 512 B",
     ):
         assert text in parsed.texts
     for text in ("10 B", "12.3 s", "60 s ago", "1.2.3"):
