@@ -20,9 +20,12 @@ from tests.lab.network import Host, Reply
 
 HEAD_BYTES_MAX: Final = 16 << 10
 STEP_S: Final = 0.1
+FLIGHTS: Final = "/p2p/v1/flights/"
 
 Lie = Callable[[socket.socket, Reply], None]
 """Writes an answer in place of the agent's."""
+Change = Callable[[str, Reply], Reply]
+"""Returns what is answered to a target of `/p2p/v1/flights/` in place of what the agent says."""
 
 
 def settings(host: Host) -> dict[str, str]:
@@ -33,8 +36,9 @@ def settings(host: Host) -> dict[str, str]:
 class Liar:
     """Listens at `host`'s address until closed; `asked` counts the GETs of blobs by their digest."""
 
-    def __init__(self, host: Host, lie: Lie) -> None:
+    def __init__(self, host: Host, lie: Lie, change: Change = lambda _, reply: reply) -> None:
         self.lie = lie
+        self.change = change
         self.asked: Counter[str] = Counter()
         self._host = host
         self._listener = host.make_socket()
@@ -68,6 +72,9 @@ class Liar:
             if method == "GET" and "/blobs/" in target and reply.status < 300:
                 self.asked[target.partition("/blobs/")[2].partition("?")[0]] += 1
                 self.lie(client, reply)
+            elif method == "GET" and target.startswith(FLIGHTS) and reply.status < 300:
+                reply = self.change(target, reply)
+                client.sendall(head_of(reply, length=len(reply.body)) + reply.body)
             else:
                 client.sendall(head_of(reply) + reply.body)
 
