@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import trio
 
+from p2pmirror.kubernetes.slices import PAGES_MAX
 from p2pmirror.routing.bootstrap import parse
 from p2pmirror.routing.bootstrap.kubernetes import GATHER_S, REFUSED_PAUSE_S, SILENCE_S
 from tests.kubernetes_api.api import Exchange, endpoint_object, slice_object
@@ -61,6 +62,21 @@ async def test_a_list_of_thousands_comes_in_pages(certificate: Certificate, auto
         assert len(found) == 4096
         assert [each.query.get("limit") for each in place.api.asked] == ["10"] * 10
         assert place.api.accepted == 1
+
+
+@pytest.mark.long
+async def test_a_list_without_an_end_is_left(certificate: Certificate, autojump_clock: Any) -> None:
+    """An API that names a next page after each one is asked for a bounded number of them."""
+
+    async def more(exchange: Exchange) -> None:
+        place.api.faults.append(more)
+        page = {"resourceVersion": "1", "continue": "more"}
+        await exchange.answer(200, {"metadata": page, "items": [slice_object("a", ["10.0.0.1"], "kube-system", "x")]})
+
+    async with pod(certificate) as place:
+        place.api.faults.append(more)
+        assert await named(place.bootstrap()) == [A]
+        assert len(place.api.asked) == PAGES_MAX
 
 
 async def test_pages_that_have_grown_old_are_asked_for_at_once(certificate: Certificate, autojump_clock: Any) -> None:
@@ -390,7 +406,7 @@ async def test_attempts_become_rarer_and_differ(certificate: Certificate, autoju
         with trio.move_on_after(600):
             await bootstrap.changed()
     pauses = [later - earlier for earlier, later in pairwise(begun)]
-    assert pauses[0] < 1
+    assert pauses[0] < 2.1
     assert 22 <= len(begun) <= 45
     assert max(pauses) < 31
     assert max(pauses[8:]) - min(pauses[8:]) > 5
