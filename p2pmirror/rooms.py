@@ -25,6 +25,7 @@ from p2pmirror.resolve.flight import PieceSizes
 from p2pmirror.resolve.flights import Flights
 from p2pmirror.resolve.hashing import Hashing
 from p2pmirror.resolve.intake import Intake
+from p2pmirror.resolve.manifests import Manifests
 from p2pmirror.resolve.metrics import ResolveMetrics
 from p2pmirror.resolve.race import RaceOptions, Sources
 from p2pmirror.resolve.resolver import MirrorResolver, ResolveOptions
@@ -169,18 +170,19 @@ def build(config: Config, seams: Seams, content: Content, situation: Situation) 
     running, router, trust = situation.running, situation.router, situation.trust
     metrics = ResolveMetrics(seams.registry)
     intake = Intake(config.download_rate_max)
-    through = Through(
-        content.upstream,
-        content.cache,
-        ThroughOptions(config.first_byte_timeout_s),
-        metrics,
-        seams.hashing,
-        intake=intake,
-    )
     client = HttpClient(seams.network, ClientOptions())
     race = RaceOptions(config.mirror_resolve_timeout_s, config.mirror_resolve_retries, config.zone)
     peers = HttpPeers(client, running.node_id, PeersMetrics(seams.registry), signer=trust.signer(router.binding))
     sources = Sources(router, peers, Scores(seams.random), race, intake)
+    through = Through(
+        content.upstream,
+        content.cache,
+        ThroughOptions(config.first_byte_timeout_s, config.share_tags),
+        metrics,
+        seams.hashing,
+        manifests=Manifests(sources),
+        intake=intake,
+    )
     flights = _flights(content, sources, seams, metrics)
     resolver = MirrorResolver(
         content.store,

@@ -110,6 +110,7 @@ def _config(values: dict[str, Any], helper_path: str) -> Config:
         tag_ttl_s=values["tag_ttl"],
         tag_stale_max_s=values["tag_stale_max"],
         keep_on_upstream_404=values["keep_on_upstream_404"],
+        share_tags=values["share_tags"],
         filters=values["filters"],
         fallback=values["fallback"],
         default_registry=values["default_registry"],

@@ -104,6 +104,7 @@ class Config:
     tag_ttl_s: float = 0.0
     tag_stale_max_s: float = 168 * 3600.0
     keep_on_upstream_404: bool = False
+    share_tags: bool = True
     cache: CacheChoice | None = None
     scratch: ScratchChoice | None = None
     seed: bool = False

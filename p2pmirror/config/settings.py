@@ -236,6 +236,12 @@ SETTINGS = (
     Setting("tag_ttl", "0s", parse_duration, "how long a registry's word about a tag counts before it is asked again"),
     Setting("tag_stale_max", "168h", parse_duration, "how old that word may be when the registry does not answer"),
     Setting("keep_on_upstream_404", "false", parse_switch, "keep a tag when its registry says that it is gone"),
+    Setting(
+        "share_tags",
+        "true",
+        parse_switch,
+        "of nodes that ask a registry for a tag at the same moment one asks, and the others believe it",
+    ),
     Setting("mirror_resolve_retries", "5", _retries, "how many peers to ask for one thing"),
     Setting("resolve_tags", "true", parse_switch, "answer tags too, not only digests"),
     Setting(

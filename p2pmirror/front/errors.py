@@ -16,9 +16,9 @@ from typing import Final
 from p2pmirror.errors import BadRequest, MirrorError, NotHere, UpstreamRefused
 from p2pmirror.front.journal import Kind, Outcome
 from p2pmirror.oci import Invalid, NotAPath
-from p2pmirror.peers.protocol import Follow
+from p2pmirror.peers.protocol import Follow, RegistrySaid
 from p2pmirror.wire.http import Response
-from p2pmirror.wire.identity import HOLDERS_HEADER, LEADER_HEADER, NodeId
+from p2pmirror.wire.identity import HOLDERS_HEADER, LEADER_HEADER, UPSTREAM_HEADER, NodeId
 from p2pmirror.wire.ranges import Unsatisfiable
 
 MESSAGE_CHARS_MAX: Final = 300  # a sentence with a digest in it; it goes to a client's terminal and log
@@ -83,6 +83,9 @@ def judge(error: MirrorError | Invalid, kind: Kind, *, fallback: bool) -> Verdic
         case Occupied():
             named = {HOLDERS_HEADER: ", ".join(each.hex() for each in error.holders)} if error.holders else {}
             return Verdict(503, "UNAVAILABLE", "refused", {"Retry-After": "1", **named})
+        case RegistrySaid():
+            outcome: Outcome = "miss" if error.status == 404 else "error"
+            return Verdict(404, unknown, outcome, {UPSTREAM_HEADER: str(error.status)})
         case NotHere():
             return Verdict(404, unknown, "miss")
         case UpstreamRefused() if not fallback and error.status in _UPSTREAM:

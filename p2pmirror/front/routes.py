@@ -10,7 +10,7 @@ Laws:
 Follows the OCI distribution specification, section "Endpoints", and DESIGN.md, section "Ports and endpoints".
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -45,6 +45,8 @@ from p2pmirror.wire.identity import FOLLOWS_HEADER, WAITS_HEADER
 from p2pmirror.wire.pacing import Pace
 
 STALE: Final = '110 - "Response is Stale"'  # RFC 7234, section 5.5.1: clients that know it still show it
+
+WAIT_DIGITS_MAX: Final = 6  # of milliseconds: no peer waits for a quarter of an hour
 
 _FOLLOWS: Final = FOLLOWS_HEADER.lower()
 _WAITS: Final = WAITS_HEADER.lower()
@@ -201,7 +203,7 @@ class Front:
             is_head,
             None,
             exchange.from_peer,
-            waits=_WAITS in request.headers,
+            waits_s=_waits_s(request.headers),
         )
 
     async def _tags(self, repository: str, exchange: Exchange, query: Query) -> Response:
@@ -228,6 +230,12 @@ class Front:
         exchange.outcome, exchange.trail.source = verdict.outcome, "none"
         attempts = exchange.trail.attempts if exchange.kind in _CONTENT_KINDS and verdict.outcome != "refused" else None
         return errors.response(verdict, str(error), head=exchange.method == "HEAD", attempts=attempts)
+
+
+def _waits_s(headers: Mapping[str, str]) -> float:
+    """Return how long a peer waits for what this node is asking a registry for; 0 for nonsense."""
+    text = headers.get(_WAITS, "")
+    return int(text) / 1000 if text.isascii() and text.isdigit() and len(text) <= WAIT_DIGITS_MAX else 0.0
 
 
 def _base() -> Response:

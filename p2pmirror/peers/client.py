@@ -16,7 +16,7 @@ from p2pmirror.errors import NotHere, PeerMisbehaved, Unreachable
 from p2pmirror.oci import Digest, Invalid, mediatype
 from p2pmirror.peers.metrics import PeersMetrics
 from p2pmirror.peers.piecemap import MAP_BYTES_MAX, PieceMap, decode
-from p2pmirror.peers.protocol import Busy, FlightQuestion, Follow, Question
+from p2pmirror.peers.protocol import Busy, FlightQuestion, Follow, Question, RegistrySaid
 from p2pmirror.peers.signing import Signer, Unsigned
 from p2pmirror.wire.address import Address
 from p2pmirror.wire.http_client import ClientResponse, HttpClient
@@ -26,6 +26,7 @@ from p2pmirror.wire.identity import (
     LEADER_HEADER,
     PEER_HEADER,
     PIECE_HEADER,
+    UPSTREAM_HEADER,
     WAITS_HEADER,
     NodeId,
     parse_node_id,
@@ -36,6 +37,7 @@ from p2pmirror.wire.ranges import Span, parse_content_range
 HOLDERS_MAX: Final = 8  # that a busy peer names; it says no more of them
 
 _HASH: Final = re.compile(r"[0-9a-f]{64}")
+_REFUSAL: Final = re.compile(r"[45][0-9]{2}")
 
 
 class HttpAnswer:
@@ -78,8 +80,8 @@ class HttpPeers:
         fields = {"Range": _range(question)} if question.offset or question.count is not None else {}
         if question.follows:
             fields[FOLLOWS_HEADER] = "1"
-        if question.waits:
-            fields[WAITS_HEADER] = "1"
+        if question.waits_s:
+            fields[WAITS_HEADER] = str(int(question.waits_s * 1000))
         response = await self._open(node_id, address, question.method, target, fields)
         try:
             self._check_status(response, node_id, question.path)
@@ -146,6 +148,9 @@ class HttpPeers:
         status, who = response.status, f"peer {node_id.hex()[:8]}"
         if status == 404:
             self._count("absent")
+            refusal = _refusal_of(response)
+            if refusal is not None:
+                raise RegistrySaid(f"{who} was answered {refusal} when it asked the registry for {what}", refusal)
             raise NotHere(f"{who} does not have {what}")
         if status == 403:
             self._count("forbidden")
@@ -201,6 +206,11 @@ def _holders_of(response: ClientResponse) -> list[NodeId]:
         with suppress(ValueError):
             holders.append(parse_node_id(text.strip()))
     return holders
+
+
+def _refusal_of(response: ClientResponse) -> int | None:
+    text = response.headers.get(UPSTREAM_HEADER.lower(), "")
+    return int(text) if _REFUSAL.fullmatch(text) else None
 
 
 def _piece_hash(text: str) -> bytes | None:

@@ -16,7 +16,7 @@ class Question:
     """What is asked of a peer: a path of the registry API, in a registry's name.
 
     From byte `offset` on, `count` bytes of it or all that follow. `follows`: who asks can follow somebody else's flight
-    and may be told to. `waits`: who asks was told that this peer is fetching it, and waits for that.
+    and may be told to. `waits_s`: who asks was told that this peer is asking a registry for it, and waits so long.
     """
 
     path: str
@@ -25,7 +25,7 @@ class Question:
     offset: int = 0
     count: int | None = None
     follows: bool = False
-    waits: bool = False
+    waits_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +53,15 @@ class Follow(NotHere):
         """`leader` is the node to follow."""
         super().__init__(message)
         self.leader = leader
+
+
+class RegistrySaid(NotHere):
+    """The peer has asked the registry for it, for all who wait, and this is how it was refused."""
+
+    def __init__(self, message: str, status: int) -> None:
+        """`status` is the registry's (400 to 599)."""
+        super().__init__(message)
+        self.status = status
 
 
 class Answer(Protocol):
@@ -107,8 +116,9 @@ class Peers(Protocol):
         """Ask a peer and return its answer once its head was read and checked; the caller closes it.
 
         Raises `NotHere` (404), `Unreachable` (no connection within its limit, cut off, 5xx), `PeerMisbehaved`
-        (an answer that is no answer to this question), `Busy`, `Follow` (when the question `follows`). The caller sets
-        the deadline; cancellation drops the connection.
+        (an answer that is no answer to this question), `Busy`, `Follow` (when the question `follows`; when it waits and
+        the peer names itself: it is still asking), `RegistrySaid` (when it waits). The caller sets the deadline;
+        cancellation drops the connection.
         """
         ...
 

@@ -15,6 +15,7 @@ from p2pmirror.peers.protocol import Answer, Question
 from p2pmirror.resolve.race import HEAD_S, Sources, Won
 from p2pmirror.resolve.small import read_verified
 from p2pmirror.resolve.want import Content, InHand, Trail, Want
+from p2pmirror.routing.protocol import Provider
 from p2pmirror.wire.identity import NodeId
 
 RECENT_BYTES_MAX = 4 * 1024 * 1024  # some hundreds of manifests, or one of the largest
@@ -32,7 +33,7 @@ class Manifests:
 
     def __init__(self, sources: Sources) -> None:
         """Ask `sources`."""
-        self._sources = sources
+        self.sources = sources
         self._recent: OrderedDict[Digest, _Recent] = OrderedDict()
         self._recent_bytes = 0
 
@@ -50,7 +51,7 @@ class Manifests:
         """Fetch a manifest from whoever has it. Raises `NotHere` when nobody gives the right bytes within 1 s."""
         left: set[NodeId] = set()
         with trio.move_on_after(HEAD_S):
-            while len(left) < self._sources.options.asks_max:
+            while len(left) < self.sources.options.asks_max:
                 found = await self._try(want, digest, trail, left)
                 if found is not None:
                     trail.source = "peer"
@@ -60,20 +61,42 @@ class Manifests:
     async def _try(self, want: Want, digest: Digest, trail: Trail, left: set[NodeId]) -> InHand | None:
         """Fetch once; None when a peer was tried in vain, which is then in `left`."""
         question = Question(manifest_path(want.repository, digest), want.registry)
-        won = await self._sources.first(digest, question, trail, check=_check_size, without=left)
+        won = await self.sources.first(digest, question, trail, check=_check_size, without=left)
         left.add(won.provider.node_id)
         try:
             found = await _read(digest, won)
         except PeerMisbehaved:
-            self._sources.misbehaved(won.provider, digest)
+            self.sources.misbehaved(won.provider, digest)
             return None
         except Unreachable:
-            self._sources.broke(won.provider)
+            self.sources.broke(won.provider)
             return None
         finally:
             won.answer.close()
         trail.peers.append(won.provider.node_id)
         return found
+
+    async def of_peer(self, want: Want, digest: Digest, provider: Provider, wait_s: float) -> InHand:
+        """Fetch a manifest from one peer, which is waited for so long while it asks a registry.
+
+        Raises `NotHere`, `Follow`, `RegistrySaid`, and `Unreachable` and `PeerMisbehaved`, which are remembered.
+        """
+        sources = self.sources
+        if sources.scores.banned(provider.node_id, digest, trio.current_time()):
+            raise NotHere("it is banned for this manifest")
+        question = Question(manifest_path(want.repository, digest), want.registry, waits_s=wait_s)
+        answer = await sources.waited_for(provider, question)
+        try:
+            _check_size(answer)
+            return await _read(digest, Won(provider, answer))
+        except PeerMisbehaved:
+            sources.misbehaved(provider, digest)
+            raise
+        except Unreachable:
+            sources.broke(provider)
+            raise
+        finally:
+            answer.close()
 
     def keep(self, found: InHand) -> InHand:
         """Keep a manifest for a moment, and return it."""

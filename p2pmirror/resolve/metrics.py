@@ -53,11 +53,22 @@ class ResolveMetrics:
             "Blobs that came whole from registries and did not match their digest.",
             registry=registry,
         )
+        self._questions = Counter(
+            "p2pmirror_resolve_questions_total",
+            "Questions for a registry: asked by this node, told by the node that asked for all, or asked by this one "
+            "after it had waited for another in vain.",
+            ["kind", "outcome"],
+            registry=registry,
+        )
         self.stale_tags = Counter(
             "p2pmirror_resolve_stale_tags_total",
             "Tags answered with what their registry last confirmed, because it did not answer.",
             registry=registry,
         )
+
+    def question(self, kind: Literal["tag", "manifest"], outcome: Literal["asked", "told", "vain"]) -> None:
+        """Count what a registry was to be asked for the whole cluster."""
+        self._questions.labels(kind=kind, outcome=outcome).inc()
 
     def flight_ended(self, outcome: Literal["kept", "unkept", "unneeded", "failed"]) -> None:
         """Count a flight that has ended."""

@@ -20,6 +20,7 @@ from p2pmirror.wire.patience import Patience
 
 DIAL_GAP_S = 0.05  # between dials: most answers come sooner, so that a second dial is the exception
 HEAD_START_S = 0.02  # for a provider of our own records: a lookup takes less than is then left until the second dial
+SILENCE_S = 0.5  # beyond what a peer was told to wait: any process may stand still for that long
 HEAD_S = 1.0  # headers or a 404 come within it: containerd waits much longer, but a miss must stay cheap
 
 
@@ -86,6 +87,23 @@ class Sources:
         if race.won is None:
             raise NotHere(f"no peer has {digest}")
         return race.won
+
+    async def waited_for(self, provider: Provider, question: Question) -> Answer:
+        """Ask one peer a question that waits; silence beyond that breaks with it. Raises as `Peers.ask`.
+
+        Cancellation drops the connection.
+        """
+        try:
+            with trio.fail_after(question.waits_s + SILENCE_S):
+                return await self.peers.ask(provider.node_id, provider.address, question)
+        except trio.TooSlowError:
+            self.broke(provider)
+            raise Unreachable("the peer that is waited for has fallen silent") from None
+        except Busy:
+            raise
+        except Unreachable:
+            self.broke(provider)
+            raise
 
     def misbehaved(self, provider: Provider, digest: Digest) -> None:
         """Ban a provider for a digest: it sent what no honest peer sends."""

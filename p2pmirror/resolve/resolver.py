@@ -58,7 +58,7 @@ class MirrorResolver:
         self._seed = options.seed
         self._store = store
         self._metrics = metrics
-        self._manifests = Manifests(sources)
+        self._manifests = Manifests(sources) if through is None else through.manifests
         self._through = through
         self._flights = flights
         self._giving = Giving()
@@ -70,6 +70,8 @@ class MirrorResolver:
 
     async def find(self, want: Want, trail: Trail) -> Found:
         """Find content; see `protocol.Resolver`."""
+        if not isinstance(want.reference, Digest) and want.from_peer is not None and want.waits_s:
+            return await self._for_waiting(want, trail)
         digest = want.reference if isinstance(want.reference, Digest) else await self._tags.resolve(want, trail)
         try:
             blob = await self._store.open(digest)
@@ -126,8 +128,21 @@ class MirrorResolver:
             raise NotHere(f"{digest} is not arriving here")
         return flight
 
+    async def _for_waiting(self, want: Want, trail: Trail) -> Found:
+        """Answer a peer that waits for what a tag names: that alone, and only while it is being asked here."""
+        if self._through is None or not want.head:
+            raise NotHere(f"{want.tag_name} is not being asked here")
+        return await self._through.awaited_tag(want, trail)
+
     async def _for_peer(self, want: Want, digest: Digest, trail: Trail) -> Found:
-        """Answer a peer out of what is arriving here. Raises `NotHere`."""
+        """Answer a peer out of what is arriving here, or came a moment ago. Raises `NotHere`."""
+        if want.kind == "manifest":
+            recent = self._manifests.recent(digest, trio.current_time())
+            if recent is not None:
+                trail.source = "cache"
+                return recent
+            if self._through is not None and want.waits_s:
+                return await self._through.awaited_document(want, digest, trail)
         flight = self._flights.get(digest) if self._flights is not None and want.kind == "blob" else None
         if flight is None:
             raise NotHere(f"{digest} is not held here")

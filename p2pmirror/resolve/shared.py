@@ -17,12 +17,24 @@ _Value = TypeVar("_Value")
 
 
 @dataclass(slots=True)
-class _Question(Generic[_Value]):
+class Work(Generic[_Value]):
     """One piece of work, and what came of it: a list of one value, or an error."""
 
     done: trio.Event = field(default_factory=trio.Event)
     values: list[_Value] = field(default_factory=list)
     error: Exception | None = None
+
+    async def outcome(self) -> _Value:
+        """Wait for the end; return what came of it, or raise that. Raises `Unreachable` when the node stops.
+
+        Cancellation: the work goes on.
+        """
+        await self.done.wait()
+        if self.error is not None:
+            raise self.error
+        if not self.values:
+            raise Unreachable("this node is stopping")
+        return self.values[0]
 
 
 class Shared(Generic[_Key, _Value]):
@@ -30,11 +42,11 @@ class Shared(Generic[_Key, _Value]):
 
     def __init__(self) -> None:
         """Nothing is under way."""
-        self._questions: dict[_Key, _Question[_Value]] = {}
+        self._works: dict[_Key, Work[_Value]] = {}
         self._nursery: trio.Nursery | None = None
 
     def __len__(self) -> int:
-        return len(self._questions)
+        return len(self._works)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Let work be done until cancelled; whoever waits then gets `Unreachable`."""
@@ -45,29 +57,35 @@ class Shared(Generic[_Key, _Value]):
         finally:
             self._nursery = None
 
+    def get(self, key: _Key) -> Work[_Value] | None:
+        """Return the work of a key that is under way."""
+        return self._works.get(key)
+
+    def begin(self, key: _Key, work: Callable[[], Awaitable[_Value]]) -> Work[_Value]:
+        """Return the work of a key: what is under way, or what begins now.
+
+        Raises `Unreachable` while the node starts or stops.
+        """
+        begun = self._works.get(key)
+        if begun is None:
+            if self._nursery is None:
+                raise Unreachable("this node is starting or stopping")
+            begun = self._works[key] = Work()
+            self._nursery.start_soon(self._work, key, begun, work)
+        return begun
+
     async def ask(self, key: _Key, work: Callable[[], Awaitable[_Value]]) -> _Value:
         """Return what `work` returns, or raise what it raises; `work` is not begun while that of the same key runs.
 
         Raises `Unreachable` when the node stops. Cancellation: the work goes on.
         """
-        question = self._questions.get(key)
-        if question is None:
-            if self._nursery is None:
-                raise Unreachable("this node is starting or stopping")
-            question = self._questions[key] = _Question()
-            self._nursery.start_soon(self._work, key, question, work)
-        await question.done.wait()
-        if question.error is not None:
-            raise question.error
-        if not question.values:
-            raise Unreachable("this node is stopping")
-        return question.values[0]
+        return await self.begin(key, work).outcome()
 
-    async def _work(self, key: _Key, question: _Question[_Value], work: Callable[[], Awaitable[_Value]]) -> None:
+    async def _work(self, key: _Key, begun: Work[_Value], work: Callable[[], Awaitable[_Value]]) -> None:
         try:
-            question.values.append(await work())
+            begun.values.append(await work())
         except Exception as error:  # noqa: BLE001  # a bug too is told to whoever asked
-            question.error = error
+            begun.error = error
         finally:
-            del self._questions[key]
-            question.done.set()
+            del self._works[key]
+            begun.done.set()

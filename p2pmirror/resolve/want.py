@@ -18,7 +18,8 @@ class Want:
 
     `reference` is a digest or a tag. `byte_range` is the Range header as it came; whoever knows the length reads it.
     `from_peer` is the node that asks: it is answered from what is held here, and nobody else is asked. `follows`: it
-    can follow another node's flight instead; `waits`: it was told that this node is fetching it, and waits for that.
+    can follow another node's flight instead; `waits_s`: it was told that this node is asking a registry for it, and
+    waits so long for the answer.
     """
 
     kind: Literal["manifest", "blob"]
@@ -29,7 +30,7 @@ class Want:
     byte_range: str | None = None
     from_peer: NodeId | None = None
     follows: bool = False
-    waits: bool = False
+    waits_s: float = 0.0
 
     @property
     def name(self) -> str:

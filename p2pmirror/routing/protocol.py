@@ -32,6 +32,11 @@ def key_of(subject: Digest | TagName) -> Key:
     return Key(hashlib.sha256(str(subject).encode()).digest()[:NODE_ID_BYTES])
 
 
+def question_key_of(tag: TagName) -> Key:
+    """Return the key under which nodes agree on who asks a registry what a tag names; nobody advertises it."""
+    return Key(hashlib.sha256(f"question {tag}".encode()).digest()[:NODE_ID_BYTES])
+
+
 @dataclass(frozen=True, slots=True)
 class TagClaim:
     """What a provider says a tag names; it learnt so `age_s` ago, `confirmed` by an upstream registry or not."""
@@ -191,7 +196,8 @@ class Router(Protocol):
     def report(self, key: Key, count: int) -> None:
         """Say that this node, which leads a key, got so many bytes of it: to be said every 500 ms at least.
 
-        When they have not grown for `STANDSTILL_S` somebody else may lead.
+        When they have not grown for `STANDSTILL_S` somebody else may lead. Who has all of it, and gives it to whoever
+        comes, may fall silent: everybody is sent there until the lease ends.
         """
         ...
 

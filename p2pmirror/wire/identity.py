@@ -9,10 +9,11 @@ NodeId = NewType("NodeId", bytes)
 
 PEER_HEADER = "P2PMirror-Peer"  # the sender's node id in hexadecimal: answer from what you hold, do not fan out
 FOLLOWS_HEADER = "P2PMirror-Follows"  # the sender can follow another node's flight, and may be told to
-WAITS_HEADER = "P2PMirror-Waits"  # the sender was told that the receiver is fetching this, and waits for it
+WAITS_HEADER = "P2PMirror-Waits"  # the sender was told that the receiver is asking for this: how long it waits, in ms
 PIECE_HEADER = "P2PMirror-Piece"  # the sha256 that the sender claims for the piece that it gives
-LEADER_HEADER = "P2PMirror-Leader"  # with a 503: the node id to follow instead
+LEADER_HEADER = "P2PMirror-Leader"  # with a 503: the node id to follow instead; the receiver's: it is still asking
 HOLDERS_HEADER = "P2PMirror-Holders"  # with a 503: node ids to ask instead, separated by commas
+UPSTREAM_HEADER = "P2PMirror-Upstream"  # with a 404: the status that the registry gave to a question waited for
 
 
 def parse_node_id(text: str) -> NodeId:

@@ -16,6 +16,7 @@ from p2pmirror.resolve.confirmed import Confirmed
 from p2pmirror.resolve.flight import PieceSizes
 from p2pmirror.resolve.flights import Flights
 from p2pmirror.resolve.hashing import hashing_inline
+from p2pmirror.resolve.manifests import Manifests
 from p2pmirror.resolve.metrics import ResolveMetrics
 from p2pmirror.resolve.race import RaceOptions, Sources
 from p2pmirror.resolve.resolver import MirrorResolver, ResolveOptions
@@ -65,10 +66,12 @@ class World:
         self.upstream = MemoryUpstream(self.registries)
         self._metrics_registry = CollectorRegistry()
         metrics = ResolveMetrics(self._metrics_registry)
-        self.through = Through(self.upstream, cache, ThroughOptions(), metrics, hashing_inline)
         self.peers = peers or ScriptedPeers({})
         self.scores = Scores(Random(1))
         sources = Sources(self.router, self.peers, self.scores, RaceOptions())
+        self.through = Through(
+            self.upstream, cache, ThroughOptions(), metrics, hashing_inline, manifests=Manifests(sources)
+        )
         self.parts = parts = SwarmParts(self.peers, self.router, self.scores, Random(2), hashing_inline)
         self.sources, self.metrics = sources, metrics
         self.flights = None if cache is None else Flights(cache, parts, metrics, sizes=sizes)

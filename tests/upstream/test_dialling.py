@@ -12,10 +12,14 @@ from trio.testing import MockClock
 
 from p2pmirror.errors import MirrorError, Unreachable
 from p2pmirror.oci import Digest
+from p2pmirror.peers.scores import Scores
 from p2pmirror.resolve.hashing import hashing_inline
+from p2pmirror.resolve.manifests import Manifests
 from p2pmirror.resolve.metrics import ResolveMetrics
+from p2pmirror.resolve.race import RaceOptions, Sources
 from p2pmirror.resolve.through import Through, ThroughOptions
 from p2pmirror.resolve.want import Trail, Want
+from p2pmirror.routing.memory import MemoryRouters
 from p2pmirror.store.memoryfiles import MemoryFiles
 from p2pmirror.upstream.credentials.setting import CredentialsSetting
 from p2pmirror.upstream.transport import CONNECT_S, SILENCE_S
@@ -23,6 +27,7 @@ from p2pmirror.wire.address import Address
 from p2pmirror.wire.memory import Link, MemoryWorld
 from tests.registries.faults import Exchange, FaultProxy, answer, redirect, silence
 from tests.registries.holdings import Holdings
+from tests.resolve.fakes import ScriptedPeers, address, node
 from tests.upstream.conformance import REGISTRY, read
 from tests.upstream.setting import client
 
@@ -238,7 +243,9 @@ async def test_a_silent_registry_costs_few_misses_their_time(internet: Internet,
 
     async with client(URL, network=internet.own, files=internet.files, private_addresses=False) as made:
         metrics = ResolveMetrics(CollectorRegistry())
-        through = Through(made.upstream, None, ThroughOptions(), metrics, hashing_inline)
+        router = MemoryRouters().router(node(1), address(1))
+        nobody = Sources(router, ScriptedPeers({}), Scores(Random(1)), RaceOptions())
+        through = Through(made.upstream, None, ThroughOptions(), metrics, hashing_inline, manifests=Manifests(nobody))
         nursery.start_soon(through.run)
         began, number = trio.current_time(), 0
         while trio.current_time() < began + 60:

@@ -40,7 +40,7 @@ from p2pmirror.routing.dht.search import KNOWN_AT_START, find_nodes
 from p2pmirror.routing.dht.table import distance
 from p2pmirror.routing.dht.view import View
 from p2pmirror.routing.metrics import RoutingMetrics
-from p2pmirror.routing.protocol import Grant, Key, Provider
+from p2pmirror.routing.protocol import LEASE_S, Grant, Key, Provider
 from p2pmirror.wire.address import Address
 from p2pmirror.wire.identity import NodeId
 
@@ -68,6 +68,7 @@ class _Led:
 
     term: int
     granter: Holder | None
+    spoke: float  # when it was granted, or last reported
     holders: tuple[Holder, ...] = ()  # the closest as they were when it was granted: a large table may lack them
     next_report: float = 0.0
 
@@ -128,7 +129,7 @@ class Wanting:
         if led is None:
             self._term += 1
             led = self._lead(key, self._term, None)
-        now = trio.current_time()
+        now = led.spoke = trio.current_time()
         self._view.leases.reports(key, own_leader(self._view), led.term, count, now)
         if now >= led.next_report:
             led.next_report = now + REPORT_S
@@ -236,12 +237,15 @@ class Wanting:
             self._metrics.want("led" if grant.leads else "provided" if grant.leader is None else "follows")
 
     def _lead(self, key: Key, term: int, granter: Holder | None, holders: Sequence[Holder] = ()) -> _Led:
-        """Note that this node leads a key, here as well: others may ask it."""
+        """Note that this node leads a key, here as well: others may ask it. What it fell silent about is forgotten."""
+        now = trio.current_time()
         self._led.pop(key, None)
+        for silent in [each for each, led in self._led.items() if led.spoke + LEASE_S <= now]:
+            del self._led[silent]
         if len(self._led) >= LED_MAX:
             del self._led[next(iter(self._led))]
-        led = self._led[key] = _Led(term, granter, tuple(holders[:REPORTED]))
-        self._view.leases.reports(key, own_leader(self._view), term, 0, trio.current_time())
+        led = self._led[key] = _Led(term, granter, now, tuple(holders[:REPORTED]))
+        self._view.leases.reports(key, own_leader(self._view), term, 0, now)
         return led
 
     def _told(self, key: Key, led: _Led) -> list[Holder]:
