@@ -11,6 +11,7 @@ import trio
 from prometheus_client import CollectorRegistry
 
 from p2pmirror.oci import Digest, TagName, mediatype
+from p2pmirror.peers.protocol import Peers
 from p2pmirror.peers.scores import Scores
 from p2pmirror.resolve.confirmed import Confirmed
 from p2pmirror.resolve.flight import PieceSizes
@@ -52,26 +53,30 @@ class World:
         self,
         *,
         cache: Cache | None = None,
-        peers: ScriptedPeers | None = None,
+        peers: Peers | None = None,
         sizes: PieceSizes | None = None,
+        number: int = 99,
+        registries: MemoryRegistries | None = None,
+        routers: MemoryRouters | None = None,
+        share_tags: bool = True,
         **tags: Any,
     ) -> None:
-        self.registries = MemoryRegistries(REGISTRY)
+        self.registries = registries or MemoryRegistries(REGISTRY)
         self.conduct = self.registries.conduct[REGISTRY]
-        self.routers = MemoryRouters()
-        self.router = self.routers.router(node(99), address(99))
+        self.routers = routers or MemoryRouters()
+        self.router = self.routers.router(node(number), address(number))
         self.store = MemoryStore()
         self.trail = Trail()
         self.digest = Digest.of(b"")  # of what is pulled, where a test has one
         self.upstream = MemoryUpstream(self.registries)
         self._metrics_registry = CollectorRegistry()
         metrics = ResolveMetrics(self._metrics_registry)
-        self.peers = peers or ScriptedPeers({})
+        self.peers: Peers = peers or ScriptedPeers({})
         self.scores = Scores(Random(1))
         sources = Sources(self.router, self.peers, self.scores, RaceOptions())
-        self.through = Through(
-            self.upstream, cache, ThroughOptions(), metrics, hashing_inline, manifests=Manifests(sources)
-        )
+        options = ThroughOptions(share_tags=share_tags)
+        manifests = Manifests(sources)
+        self.through = Through(self.upstream, cache, options, metrics, hashing_inline, manifests=manifests)
         self.parts = parts = SwarmParts(self.peers, self.router, self.scores, Random(2), hashing_inline)
         self.sources, self.metrics = sources, metrics
         self.flights = None if cache is None else Flights(cache, parts, metrics, sizes=sizes)
