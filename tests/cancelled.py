@@ -45,6 +45,7 @@ CANCELLED: Final[dict[str, tuple[str, ...]]] = {
         "config.nodeid: load_node_id",
         "config.trust.Keyless: run",
         "node.Node: run",
+        "resolve.once.Once: run",
         "resolve.shared.Shared: run",
         "resolve.through.Through: run",
         "routing.advertise: advertise",
@@ -114,6 +115,16 @@ CANCELLED: Final[dict[str, tuple[str, ...]]] = {
         "store.cache.room.Room: trim",
         "store.cache.store.CacheStore: run",
         "store.cache.upkeep.Upkeep: run",
+    ),
+    "tests/resolve/test_once.py::test_cancelling_what_nodes_ask_one_another": (
+        "resolve.manifests.Manifests: of_peer",
+        "resolve.once.Once: awaited",
+        "resolve.race.Sources: waited_for",
+        "resolve.through.Through: awaited_document awaited_tag",
+    ),
+    "tests/resolve/test_once.py::test_cancelling_whoever_follows": (
+        "resolve.once.Once: settled",
+        "resolve.shared.Work: outcome",
     ),
     "tests/resolve/test_resolver.py::test_cancelling_anywhere_leaves_nothing_open": (
         "resolve.manifests.Manifests: fetch",

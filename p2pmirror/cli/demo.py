@@ -87,11 +87,13 @@ def describe(report: demo.Report) -> list[str]:
     copies = (
         f"{cold.pulls} pulls of an image of {size(cold.image_bytes)} took {cold.copies:.2f} copies from its registry"
     )
+    requests = cold.upstream_requests
+    kinds = ", ".join(f"{count} for {kind}s" for kind, count in requests.items())
     lines = [
         *table(head, rows),
         "",
         f"{came}; {went_on}",
-        f"{copies}, in {cold.upstream_requests} requests, and {fetched}",
+        f"{copies}, in {sum(requests.values())} requests ({kinds}), and {fetched}",
     ]
     return lines + (_how_to_end(report.kept) if report.kept is not None else [])
 

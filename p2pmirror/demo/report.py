@@ -65,7 +65,7 @@ class ColdReport:
     image_bytes: int
     pulls: int
     upstream_bytes: int
-    upstream_requests: int
+    upstream_requests: dict[str, int]  # by what was asked for: tag, manifest, blob; one of each is the least
     manifests_fetched: int  # those that count against the registry's quota
     manifests_max: int
 
@@ -100,7 +100,8 @@ class Report:
             "resumed": self.resumed,
             "upstream_bytes": self.cold.upstream_bytes,
             "upstream_copies": round(self.cold.copies, 3),
-            "upstream_requests": self.cold.upstream_requests,
+            "upstream_requests": sum(self.cold.upstream_requests.values()),
+            "upstream_requests_by_kind": self.cold.upstream_requests,
             "verified": True,
             "seconds": round(self.seconds, 1),
         }

@@ -34,7 +34,7 @@ class Upstream:
         self.address = address
         self.image: Image | None = None
         self.sent_bytes = 0  # of blobs and manifests
-        self.requests = 0  # but those for tokens and those without one
+        self.requests = {"tag": 0, "manifest": 0, "blob": 0}  # but those for tokens and those without one
         self.manifests = 0  # fetched by GET
         self._layout = layout
         self._files = files
@@ -53,7 +53,6 @@ class Upstream:
             return _json(200, {"token": self._token, "expires_in": 3600})
         if request.headers.get("authorization") != f"Bearer {self._token}":
             return self._challenge(request)
-        self.requests += 1
         try:
             return await self._content(request)
         except Unsatisfiable:
@@ -64,8 +63,10 @@ class Upstream:
     async def _content(self, request: Request) -> Response:
         path = parse_path(request.path)
         if isinstance(path, ManifestPath):
+            self.requests["manifest" if isinstance(path.reference, Digest) else "tag"] += 1
             return await self._manifest(path.reference, request)
         if isinstance(path, BlobPath):
+            self.requests["blob"] += 1
             return await self._file(path.digest, "application/octet-stream", request)
         return _json(200, {})
 

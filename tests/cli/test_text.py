@@ -117,14 +117,20 @@ def test_a_node_that_does_not_pull_has_no_bar():
 def test_the_demo_ends_with_who_got_what_from_whom():
     """A row a node, a column for each node that sent something; the last line's object adds it up."""
     nodes = [NodeReport(2, "127.0.0.3", 9.0, {1: 300}, 0), NodeReport(3, "127.0.0.4", 20.0, {1: 100, 2: 200}, 3)]
-    cold = ColdReport(50, 4, upstream_bytes=55, upstream_requests=13, manifests_fetched=2, manifests_max=10)
+    cold = ColdReport(
+        50,
+        4,
+        upstream_bytes=55,
+        upstream_requests={"tag": 1, "manifest": 2, "blob": 10},
+        manifests_fetched=2,
+        manifests_max=10,
+    )
     report = Report(image_bytes=300, nodes=nodes, cold=cold, seconds=31.04, kept=None)
     lines = describe(report)
     assert lines[0] == "NODE  ADDRESS    TIME    FROM NODE 1  FROM NODE 2  RESUMED"
     assert lines[2] == "   3  127.0.0.4  20.0 s  100 B        200 B              3"
-    assert (
-        "4 pulls of an image of 50 B took 1.10 copies from its registry, in 13 requests, and 2 of the 10" in lines[-1]
-    )
+    copies = "4 pulls of an image of 50 B took 1.10 copies from its registry"
+    assert f"{copies}, in 13 requests (1 for tags, 2 for manifests, 10 for blobs), and 2 of the 10" in lines[-1]
     assert report.summary() == {
         "nodes": 5,
         "image_bytes": 300,
@@ -134,6 +140,7 @@ def test_the_demo_ends_with_who_got_what_from_whom():
         "upstream_bytes": 55,
         "upstream_copies": 1.1,
         "upstream_requests": 13,
+        "upstream_requests_by_kind": {"tag": 1, "manifest": 2, "blob": 10},
         "verified": True,
         "seconds": 31.0,
     }

@@ -361,7 +361,12 @@ async def test_who_is_about_to_ask_is_waited_for(autojump_clock: Any) -> None:
             return grant
 
         router.want = late  # type: ignore[method-assign]
-        assert all_right(await there.all(tag))
+
+        async def one_after_the_other(world: World) -> Found:
+            await trio.sleep(0.0 if world is there.worlds[1] else 0.01)
+            return await tag(world)
+
+        assert all_right(await there.all(one_after_the_other))
         assert [there.registries.count(kind) for kind in ("resolve", "document")] == [1, 1]
 
 
@@ -463,6 +468,41 @@ async def test_cancelling_whoever_follows(ask: Callable[[World], Awaitable[Found
             await trio.sleep(65)
 
         assert await cancel_at_every_checkpoint(pull, check) > 5
+
+
+@pytest.mark.parametrize("ask", [tag, document])
+async def test_cancelling_what_nodes_ask_one_another(
+    ask: Callable[[World], Awaitable[Found]], autojump_clock: Any
+) -> None:
+    """Cancelled anywhere, who waits at a leader, and his question, leave nothing; the leader's answer is the same."""
+    async with neighbours(2) as there:
+        there.registries.put_document(REGISTRY, REPOSITORY, OLD, mediatype.OCI_MANIFEST, "1")
+        there.worlds[1].conduct.latency_s = 0.05
+        tasks = trio.lowlevel.current_statistics().tasks_living
+        manifests, leader = there.worlds[2].through.manifests, Provider(node(1), address(1), leading=True)
+
+        async def wait() -> None:
+            await trio.sleep(0.02)
+            if ask is tag:
+                found: Found = await there.worlds[1].resolver.find(waiting("1"), Trail())
+            else:
+                found = await manifests.of_peer(waiting(DIGEST), DIGEST, leader, 1.0)
+            assert found.content.digest == DIGEST
+
+        async def check() -> None:
+            await trio.sleep(65)
+            assert trio.lowlevel.current_statistics().tasks_living <= tasks + 1
+            assert not any(answer.is_open for answer in there.answers)
+
+        async def operation() -> None:
+            background.start_soon(answered)
+            await wait()
+
+        async def answered() -> None:
+            assert all_right([await ask(there.worlds[1])])
+
+        async with trio.open_nursery() as background:
+            assert await cancel_at_every_checkpoint(operation, check) > 1
 
 
 async def test_who_began_a_question_leaves_it_to_the_others(autojump_clock: Any) -> None:
