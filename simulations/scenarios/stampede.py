@@ -1,4 +1,4 @@
-"""Many nodes pull the same layers at the same moment: from the registry, or from the one node that has them.
+"""Many nodes pull the same image at the same moment: from the registry, or from the one node that has it.
 
 What is shown: how near the last one comes to the optimum of (S/u)(1 + floor(log2 N)/M) (J. Mundinger, R. Weber,
 G. Weiss, Optimal Scheduling of Peer-to-Peer File Dissemination, 2008), and how many copies the registry sends.
@@ -6,6 +6,7 @@ G. Weiss, Optimal Scheduling of Peer-to-Peer File Dissemination, 2008), and how 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -15,7 +16,7 @@ from typing import Any
 import trio
 
 from p2pmirror.errors import Unreachable
-from p2pmirror.oci import Digest
+from p2pmirror.oci import Digest, mediatype
 from p2pmirror.resolve.flight import PieceSizes
 from p2pmirror.wire.address import Address
 from p2pmirror.wire.http_client import ClientOptions, HttpClient
@@ -28,6 +29,8 @@ SETTLED_S = 15.0  # until everybody knows everybody
 STEP_BYTES = 16 << 10  # of the traffic: a piece is a sixteenth of a real one, and so is what leaves at once
 CACHE = "/cache"
 PULL_S = 3600.0
+TAG = "1"
+OWN = Address("127.0.0.1", REGISTRY_PORT)  # each node's own agent
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,7 @@ class StampedeParameters:
     piece_s: float = parameter(0.336, "seconds that a node's link takes for a piece", low=0.001, high=100)
     upstream: float = parameter(1.0, "the registry's rate, times a node's", low=0.01, high=1000)
     stagger_s: float = parameter(0.0, "seconds between two starts", low=0, high=600)
+    answer_s: float = parameter(0.05, "seconds that the registry takes to answer", low=0, high=10)
 
 
 @scenario(
@@ -86,7 +90,8 @@ class Stampede:
         self.sim = sim
         self._parameters = parameters
         self._rate = parameters.piece_bytes / parameters.piece_s
-        self.registry = SimulatedRegistry(sim.world, rate=self._rate * parameters.upstream)
+        rate, answer_s = self._rate * parameters.upstream, parameters.answer_s
+        self.registry = SimulatedRegistry(sim.world, rate=rate, answer_s=answer_s)
         self._layers: list[Digest] = []
         sim.world.traffic.step_bytes = STEP_BYTES
         self.right = sim.checks.declare("every pull ends with the right bytes")
@@ -98,6 +103,7 @@ class Stampede:
         random = self.sim.random("layers")
         size = parameters.pieces * parameters.piece_bytes
         self._layers = [self.registry.put(random.randbytes(size)) for _ in range(parameters.layers)]
+        self.registry.tag(_manifest(self._layers, size), TAG)
         sizes = PieceSizes(parameters.piece_bytes, 2 * parameters.piece_bytes)
         for number in range(self.sim.nodes):
             settings = self.settings(number, host_of(number))
@@ -124,19 +130,34 @@ class Stampede:
     async def _pull_all(self, node: WholeNode, delay_s: float) -> None:
         await trio.sleep(delay_s)
         began = self.sim.now
+        await self.name(node)
         async with trio.open_nursery() as nursery:
             for layer in self._layers:
                 nursery.start_soon(self.pull_one, node, layer)
         self.seconds.append(self.sim.now - began)
 
-    async def pull_one(self, node: WholeNode, layer: Digest) -> None:
+    async def name(self, node: WholeNode) -> None:
+        """Ask what the tag names and pull that manifest, as containerd does before anything else."""
+        client = HttpClient(node.network, ClientOptions(dial_timeout_s=5.0))
+        status, digest = 0, ""
+        try:
+            async with client.request(OWN, "HEAD", f"/v2/app/manifests/{TAG}?ns={NAME}", {"Host": "a"}) as response:
+                status, digest = response.status, response.headers.get("docker-content-digest", "")
+        except Unreachable:
+            status = -1
+        await client.aclose()
+        named = self.registry.tags[TAG]
+        self.right.holds(digest == str(named), lambda: f"{node}: the tag names {digest!r}, status {status}")
+        if status == 200:
+            await self.pull_one(node, named, "manifests")
+
+    async def pull_one(self, node: WholeNode, layer: Digest, kind: str = "blobs") -> None:
         """Pull a layer, in one response, which must be right."""
         client = HttpClient(node.network, ClientOptions(dial_timeout_s=5.0))
-        address = Address("127.0.0.1", REGISTRY_PORT)
         hasher, count, text = layer.hasher(), 0, b""
         error = ""
         try:
-            async with client.request(address, "GET", f"/v2/app/blobs/{layer}?ns={NAME}", {"Host": "a"}) as response:
+            async with client.request(OWN, "GET", f"/v2/app/{kind}/{layer}?ns={NAME}", {"Host": "a"}) as response:
                 buffer = memoryview(bytearray(1 << 16))
                 while got := await response.receive_into(buffer):
                     hasher.update(buffer[:got])
@@ -149,9 +170,14 @@ class Stampede:
         self.right.holds(layer.matches(hasher), lambda: f"{node}: {count} bytes of {layer.hex[:8]}; {error}")
 
     @property
+    def wanted(self) -> int:
+        """How many bytes all layers have."""
+        return sum(len(self.registry.blobs[layer]) for layer in self._layers)
+
+    @property
     def copies(self) -> float:
         """How many copies of all layers the registry has sent."""
-        return self.registry.sent_bytes / sum(map(len, self.registry.blobs.values()))
+        return self.registry.sent_bytes / self.wanted
 
     def optimum_s(self, pulling: int) -> float:
         """Return what an optimal schedule for so many nodes takes."""
@@ -173,5 +199,15 @@ class Stampede:
                 "max": round(optimum_s / seconds[-1], 3),
             },
             "upstream_copies": round(self.copies, 4),
-            "upstream_requests": self.registry.requests,
+            "upstream_requests": sum(self.registry.requests.values()),
+            "upstream_tags": self.registry.requests["tag"],
+            "upstream_manifests": self.registry.requests["manifest"],
         }
+
+
+def _manifest(layers: list[Digest], size: int) -> bytes:
+    """Return the manifest of an image of these layers, each of so many bytes."""
+    config = {"mediaType": mediatype.OCI_CONFIG, "digest": str(Digest.of(b"{}")), "size": 2}
+    parts = [{"mediaType": mediatype.OCI_LAYER, "digest": str(layer), "size": size} for layer in layers]
+    fields = {"schemaVersion": 2, "mediaType": mediatype.OCI_MANIFEST, "config": config, "layers": parts}
+    return json.dumps(fields).encode()

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from p2pmirror.errors import BadRequest, NotHere, PeerMisbehaved, StoreFull, Unreachable, UpstreamRefused
 from p2pmirror.oci import Descriptor, Digest, mediatype
 from p2pmirror.oci.filters import Filters
+from p2pmirror.peers.protocol import Follow, RegistrySaid
 from p2pmirror.resolve.want import Content, InHand
 from p2pmirror.wire.http_head import response_head
 from p2pmirror.wire.ranges import Unsatisfiable
@@ -145,6 +146,35 @@ async def test_a_miss_tells_how_many_were_asked(bench):
     bench.resolver.attempts = 3
     assert json.loads((await bench.ask(BLOB_TARGET)).body)["errors"][0]["detail"] == {"attempts": 3}
     assert "detail" not in json.loads((await bench.ask("/v2/A/blobs/x")).body)["errors"][0]
+
+
+@pytest.mark.parametrize(
+    ("said", "waits_s"),
+    [("500", 0.5), ("999999", 999.999), ("1000000", 0), ("-5", 0), ("1.5", 0), ("", 0), ("\u0665", 0), ("x", 0)],
+)
+async def test_a_peer_says_how_long_it_waits(bench, said, waits_s):
+    """In milliseconds; nonsense is no wait at all."""
+    await bench.ask("/v2/a/manifests/1", "HEAD", P2PMirror_Peer=THERE.hex(), P2PMirror_Waits=said)
+    assert bench.resolver.wants[-1].waits_s == waits_s
+
+
+@pytest.mark.parametrize(("status", "outcome"), [(404, "miss"), (403, "error"), (429, "error"), (503, "error")])
+async def test_a_peer_that_waits_is_told_what_the_registry_said(status, outcome):
+    """A 404 with the registry's status, with fallback and without: what it means to containerd is the peer's to say."""
+    for fallback in (True, False):
+        bench = Bench().build(fallback=fallback)
+        bench.resolver.found["1"] = RegistrySaid("refused", status)
+        response = await bench.ask("/v2/a/manifests/1", "HEAD", P2PMirror_Peer=THERE.hex(), P2PMirror_Waits="500")
+        await send(response, "HEAD")
+        assert (response.status, response.headers["P2PMirror-Upstream"]) == (404, str(status))
+        assert bench.front.recent()[0].outcome == outcome
+
+
+async def test_a_peer_that_waits_in_vain_is_told_to_go_on(bench):
+    """503 that names this node: it is still asking."""
+    bench.resolver.found["1"] = Follow("still", THERE)
+    response = await bench.ask("/v2/a/manifests/1", "HEAD", P2PMirror_Peer=THERE.hex(), P2PMirror_Waits="500")
+    assert (response.status, response.headers["P2PMirror-Leader"]) == (503, THERE.hex())
 
 
 async def test_a_long_message_is_cut(bench):

@@ -33,6 +33,8 @@ ANSWERS = [
     b"HTTP/1.1 100 Continue\r\n\r\n" + OK + b"Content-Length: 300\r\nDocker-Content-Digest: x\r\n\r\n" + bytes(300),
     b"HTTP/1.1 404 Not Found\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}",
     b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+    b"HTTP/1.1 404 Not Found\r\nP2PMirror-Upstream: 429\r\nContent-Length: 0\r\n\r\n",
+    b"HTTP/1.1 503 Service Unavailable\r\nP2PMirror-Leader: " + b"74" * 20 + b"\r\nContent-Length: 0\r\n\r\n",
     b"HTTP/1.1 302 Found\r\nLocation: http://10.66.0.1/\r\nContent-Length: 0\r\n\r\n",
 ]
 PEERS = b'{"peers": ["10.0.0.1:29998", "[fd00::1]:29998", "node-3"]}'

@@ -12,7 +12,7 @@ from trio.testing import MockClock
 from p2pmirror.errors import MirrorError, NotHere, Unreachable
 from p2pmirror.peers.client import HttpPeers
 from p2pmirror.peers.metrics import PeersMetrics
-from p2pmirror.peers.protocol import Busy, Question
+from p2pmirror.peers.protocol import Busy, Follow, Question, RegistrySaid
 from p2pmirror.peers.signing import Signed, Signer
 from p2pmirror.wire.address import Address
 from p2pmirror.wire.binding import UNBOUND, Binding
@@ -29,6 +29,7 @@ HERE, THERE = NodeId(b"h" * 20), NodeId(b"t" * 20)
 BINDING = Binding(b"boot-id.", 77)
 DATA = b"0123456789"
 PEER = Address("10.0.0.2", 29999)
+QUESTION = Question("/v2/a/manifests/1", "docker.io", "HEAD", waits_s=0.5)
 
 
 class Peer:
@@ -161,3 +162,38 @@ async def test_whom_a_busy_peer_names(named: str, holders: list[bytes]) -> None:
     with pytest.raises(Busy) as busy:
         await Peer(503, {"P2PMirror-Holders": named}).ask(Question("/v2/a/blobs/sha256:0", "docker.io"), None)
     assert list(busy.value.holders) == holders
+
+
+@pytest.mark.parametrize(("waits_s", "said"), [(0.0, None), (0.5, "500"), (1.25, "1250")])
+async def test_who_waits_says_for_how_long(waits_s: float, said: str | None) -> None:
+    """In milliseconds; who does not wait says nothing of it."""
+    peer = Peer()
+    await peer.ask(Question("/v2/a/manifests/1", "docker.io", "HEAD", waits_s=waits_s), None)
+    assert peer.requests[0].headers.get("p2pmirror-waits") == said
+
+
+@pytest.mark.parametrize("status", [401, 404, 429, 503])
+async def test_a_registrys_refusal_is_told_by_the_peer_that_met_it(status: int) -> None:
+    """A peer that asked the registry says how it was refused."""
+    with pytest.raises(RegistrySaid) as said:
+        await Peer(404, {"P2PMirror-Upstream": str(status)}).ask(QUESTION, None)
+    assert said.value.status == status
+
+
+@pytest.mark.parametrize("text", ["", "200", "399", "600", "4040", "-404", "404, 403", "x"])
+async def test_what_is_no_refusal_is_a_peer_that_does_not_have_it(text: str) -> None:
+    """Nonsense in that header says nothing of the registry, and neither does a true one on another status."""
+    peer = Peer(404, {"P2PMirror-Upstream": text})
+    with pytest.raises(NotHere) as error:
+        await peer.ask(QUESTION, None)
+    assert type(error.value) is NotHere
+    with pytest.raises(Busy):
+        await Peer(503, {"P2PMirror-Upstream": "404"}).ask(QUESTION, None)
+
+
+async def test_a_peer_that_is_still_asking_names_itself() -> None:
+    """503 with the peer's own id: it is to be waited for; another id: another node is to be followed."""
+    for leader in (THERE, NodeId(b"x" * 20)):
+        with pytest.raises(Follow) as told:
+            await Peer(503, {"P2PMirror-Leader": leader.hex()}).ask(QUESTION, None)
+        assert told.value.leader == leader

@@ -127,6 +127,23 @@ async def test_nobody_leads_what_was_just_finished(autojump_clock: Any) -> None:
         assert [each.complete for each in grant.providers] == [True]
 
 
+async def test_what_a_leader_fell_silent_about_is_forgotten(autojump_clock: Any) -> None:
+    """A leader that has it may say no more: it is named while its lease lasts, and keeps nothing of it after that."""
+    async with dht_world(4) as world:
+        router, *others = world.routers
+        for number in range(40):
+            assert (await router.want(key(number))).leads
+            router.report(key(number), 1)
+        assert leader_of(await others[0].want(key(1))) == router.node_id
+        await trio.sleep(LEASE_S - 0.5)
+        router.report(key(5), 2)
+        await trio.sleep(0.6)
+        assert (await router.want(key(77))).leads
+        assert set(router._running.wanting._led) == {key(5), key(77)}
+        assert (await others[0].want(key(1))).leads
+        assert leader_of(await others[0].want(key(5))) == router.node_id
+
+
 async def test_one_of_many_parts_is_all_of_it(autojump_clock: Any) -> None:
     """However many have a part, the one that has all of it is found, and nobody leads."""
     async with dht_world(40) as world:
