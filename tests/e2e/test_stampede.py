@@ -120,10 +120,25 @@ async def pulled(lab: Lab, what: str, layers: list[int], **options: object) -> t
 
 
 async def test_four_nodes_pull_a_cold_layer_at_once(lab: Lab) -> None:
-    """One copy comes from the registry; nobody waits for twice the optimum, where four copies would take four times."""
+    """One copy comes from the registry; nobody waits for twice the optimum, where four copies would take four times.
+
+    Its manifest is asked for once, where four nodes would ask four times; the tag by each at most, since only those
+    that ask at the same moment share an answer.
+    """
+    before = asked(lab)
     last_s, copies = await pulled(lab, "64 MiB, all at once", [64 * MIB])
+    heads, manifests, blobs = (after - earlier for after, earlier in zip(asked(lab), before, strict=True))
+    print(f"    {heads} questions for the tag, {manifests} for the manifest, {blobs} for blobs")  # noqa: T201
     assert copies <= COPIES_MAX
     assert last_s < 3 * optimum_s(64 * MIB, 4)
+    assert 1 <= heads <= 4
+    assert 1 <= manifests < 4, "one, and one more for each process that stood still"
+
+
+def asked(lab: Lab) -> tuple[int, int, int]:
+    """Return how often the registry was asked what a tag names, for a manifest, and for a blob."""
+    registry = lab.registry
+    return registry.asked("/manifests/", method="HEAD"), registry.asked("/manifests/"), registry.asked("/blobs/")
 
 
 @pytest.mark.long
