@@ -26,20 +26,22 @@ PART_BYTES = 64 * 1024  # sent at a time
 
 
 class SimulatedRegistry:
-    """Serves manifests and blobs; `sent_bytes` are those of bodies, `requests` all that were answered, by kind."""
+    """Serves manifests and blobs; `sent_bytes` are those of blobs, `requests` all that were answered."""
 
-    def __init__(self, world: MemoryWorld, *, rate: float | None, answer_s: float = 0.0) -> None:
-        """Stand on a host of its own, whose streams share `rate` bytes a second; each answer takes `answer_s`."""
+    def __init__(self, world: MemoryWorld, *, rate: float | None) -> None:
+        """Stand on a host of its own, whose streams share `rate` bytes a second."""
+        self.tags: dict[str, Digest] = {}
+        self.asked: Counter[str] = Counter()  # for tags, manifests and blobs
+        self.documents: dict[Digest, bytes] = {}
+        self.answer_s = 0.0  # what an answer about a tag or a manifest takes
         self.network: MemoryNetwork = world.host(HOST, upload_rate=rate)
         self.blobs: dict[Digest, bytes] = {}
-        self.tags: dict[str, Digest] = {}
         self.sent_bytes = 0
-        self.requests: Counter[str] = Counter()
+        self.requests = 0
         self.askers: list[str] = []  # the hosts that asked for blobs, in order
         self.is_gone = False  # it refuses everything from now on, and breaks off what it sends
         self.silent_until = 0.0  # until then it takes connections, and sends nothing on any
         self.limited_until = 0.0  # until then it answers 429, and says when to come again
-        self._answer_s = answer_s
 
     @property
     def settings(self) -> list[dict[str, object]]:
@@ -54,8 +56,9 @@ class SimulatedRegistry:
 
     def tag(self, data: bytes, tag: str) -> Digest:
         """Have a manifest under a tag."""
-        self.tags[tag] = self.put(data)
-        return self.tags[tag]
+        digest = self.tags[tag] = Digest.of(data)
+        self.documents[digest] = data
+        return digest
 
     async def run(self, *, task_status: trio.TaskStatus[Address] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until cancelled."""
@@ -63,37 +66,37 @@ class SimulatedRegistry:
         await server.run(await self.network.listen(Address(HOST, PORT)), task_status=task_status)
 
     async def _answer(self, request: Request) -> Response:
-        await trio.sleep(self._answer_s)
-        path = parse_path(request.path)
-        digest, kind, media_type = self._meant(path)
-        self.requests[kind] += 1
+        await trio.lowlevel.checkpoint()
+        self.requests += 1
         await trio.sleep_until(self.silent_until)
         if self.is_gone:
             return Response(503)
         left_s = self.limited_until - trio.current_time()
         if left_s > 0:
             return Response(429, {"Retry-After": str(ceil(left_s))})
-        if digest not in self.blobs:
+        path = parse_path(request.path)
+        if isinstance(path, ManifestPath):
+            return await self._document(path.reference)
+        if not isinstance(path, BlobPath) or path.digest not in self.blobs:
             return Response(200 if request.path == "/v2/" else 404)
-        if kind == "blob":
-            self.askers.append(request.remote.host)
-        data = self.blobs[digest]
+        self.asked["blob"] += 1
+        self.askers.append(request.remote.host)
+        data = self.blobs[path.digest]
         span = parse_range(request.headers.get("range"), len(data))
-        headers = {"Docker-Content-Digest": str(digest), "Content-Type": media_type}
+        headers = {"Docker-Content-Digest": str(path.digest), "Content-Type": "application/octet-stream"}
         if span is None:
             return Response(200, headers, self._body(data, Span(0, len(data))))
         headers["Content-Range"] = content_range(span, len(data))
         return Response(206, headers, self._body(data, span))
 
-    def _meant(self, path: object) -> tuple[Digest | None, str, str]:
-        """Return what a path names, the kind of question that it is, and the media type of the answer."""
-        if isinstance(path, BlobPath):
-            return path.digest, "blob", mediatype.OCTET_STREAM
-        if isinstance(path, ManifestPath):
-            is_digest = isinstance(path.reference, Digest)
-            digest = path.reference if isinstance(path.reference, Digest) else self.tags.get(path.reference)
-            return digest, "manifest" if is_digest else "tag", mediatype.OCI_MANIFEST
-        return None, "other", ""
+    async def _document(self, reference: Digest | str) -> Response:
+        self.asked["manifest" if isinstance(reference, Digest) else "tag"] += 1
+        await trio.sleep(self.answer_s)
+        digest = reference if isinstance(reference, Digest) else self.tags.get(reference)
+        if digest not in self.documents:
+            return Response(404)
+        headers = {"Docker-Content-Digest": str(digest), "Content-Type": mediatype.OCI_MANIFEST}
+        return Response(200, headers, self.documents[digest])
 
     def _body(self, data: bytes, span: Span) -> PumpBody:
         return PumpBody(span.count, partial(self._send, data, span), lambda: None)

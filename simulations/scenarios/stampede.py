@@ -1,7 +1,8 @@
 """Many nodes pull the same image at the same moment: from the registry, or from the one node that has it.
 
 What is shown: how near the last one comes to the optimum of (S/u)(1 + floor(log2 N)/M) (J. Mundinger, R. Weber,
-G. Weiss, Optimal Scheduling of Peer-to-Peer File Dissemination, 2008), and how many copies the registry sends.
+G. Weiss, Optimal Scheduling of Peer-to-Peer File Dissemination, 2008), how many copies the registry sends, and how
+often it is asked.
 """
 
 from __future__ import annotations
@@ -43,7 +44,9 @@ class StampedeParameters:
     piece_s: float = parameter(0.336, "seconds that a node's link takes for a piece", low=0.001, high=100)
     upstream: float = parameter(1.0, "the registry's rate, times a node's", low=0.01, high=1000)
     stagger_s: float = parameter(0.0, "seconds between two starts", low=0, high=600)
-    answer_s: float = parameter(0.05, "seconds that the registry takes to answer", low=0, high=10)
+    answer_s: float = parameter(
+        0.05, "seconds that the registry takes to answer for a tag or a manifest", low=0, high=9
+    )
 
 
 @scenario(
@@ -55,7 +58,7 @@ class StampedeParameters:
 )
 async def cold_stampede(sim: Simulation, parameters: StampedeParameters) -> Mapping[str, Figure]:
     """Pull everywhere."""
-    stampede = Stampede(sim, parameters)
+    stampede = ImageStampede(sim, parameters)
     await stampede.stand()
     await stampede.pull(stampede.nodes)
     return stampede.figures(sim.nodes)
@@ -71,7 +74,7 @@ async def cold_stampede(sim: Simulation, parameters: StampedeParameters) -> Mapp
 )
 async def warm_stampede(sim: Simulation, parameters: StampedeParameters) -> Mapping[str, Figure]:
     """Let one node have it, then pull everywhere else."""
-    stampede = Stampede(sim, parameters)
+    stampede = ImageStampede(sim, parameters)
     await stampede.stand()
     await stampede.pull(stampede.nodes[:1])
     await trio.sleep(SETTLED_S)
@@ -90,9 +93,8 @@ class Stampede:
         self.sim = sim
         self._parameters = parameters
         self._rate = parameters.piece_bytes / parameters.piece_s
-        rate, answer_s = self._rate * parameters.upstream, parameters.answer_s
-        self.registry = SimulatedRegistry(sim.world, rate=rate, answer_s=answer_s)
-        self._layers: list[Digest] = []
+        self.registry = SimulatedRegistry(sim.world, rate=self._rate * parameters.upstream)
+        self.layers: list[Digest] = []
         sim.world.traffic.step_bytes = STEP_BYTES
         self.right = sim.checks.declare("every pull ends with the right bytes")
 
@@ -102,8 +104,7 @@ class Stampede:
         await self.sim.nursery.start(self.registry.run)
         random = self.sim.random("layers")
         size = parameters.pieces * parameters.piece_bytes
-        self._layers = [self.registry.put(random.randbytes(size)) for _ in range(parameters.layers)]
-        self.registry.tag(_manifest(self._layers, size), TAG)
+        self.layers = [self.registry.put(random.randbytes(size)) for _ in range(parameters.layers)]
         sizes = PieceSizes(parameters.piece_bytes, 2 * parameters.piece_bytes)
         for number in range(self.sim.nodes):
             settings = self.settings(number, host_of(number))
@@ -130,29 +131,19 @@ class Stampede:
     async def _pull_all(self, node: WholeNode, delay_s: float) -> None:
         await trio.sleep(delay_s)
         began = self.sim.now
-        await self.name(node)
+        await self.begin(node)
         async with trio.open_nursery() as nursery:
-            for layer in self._layers:
+            for layer in self.layers:
                 nursery.start_soon(self.pull_one, node, layer)
         self.seconds.append(self.sim.now - began)
 
-    async def name(self, node: WholeNode) -> None:
-        """Ask what the tag names and pull that manifest, as containerd does before anything else."""
-        client = HttpClient(node.network, ClientOptions(dial_timeout_s=5.0))
-        status, digest = 0, ""
-        try:
-            async with client.request(OWN, "HEAD", f"/v2/app/manifests/{TAG}?ns={NAME}", {"Host": "a"}) as response:
-                status, digest = response.status, response.headers.get("docker-content-digest", "")
-        except Unreachable:
-            status = -1
-        await client.aclose()
-        named = self.registry.tags[TAG]
-        self.right.holds(digest == str(named), lambda: f"{node}: the tag names {digest!r}, status {status}")
-        if status == 200:
-            await self.pull_one(node, named, "manifests")
+    async def begin(self, node: WholeNode) -> None:
+        """Do what a pull does before its layers: nothing."""
+        del node
+        await trio.lowlevel.checkpoint()
 
     async def pull_one(self, node: WholeNode, layer: Digest, kind: str = "blobs") -> None:
-        """Pull a layer, in one response, which must be right."""
+        """Pull a layer, or a manifest, in one response, which must be right."""
         client = HttpClient(node.network, ClientOptions(dial_timeout_s=5.0))
         hasher, count, text = layer.hasher(), 0, b""
         error = ""
@@ -170,14 +161,9 @@ class Stampede:
         self.right.holds(layer.matches(hasher), lambda: f"{node}: {count} bytes of {layer.hex[:8]}; {error}")
 
     @property
-    def wanted(self) -> int:
-        """How many bytes all layers have."""
-        return sum(len(self.registry.blobs[layer]) for layer in self._layers)
-
-    @property
     def copies(self) -> float:
         """How many copies of all layers the registry has sent."""
-        return self.registry.sent_bytes / self.wanted
+        return self.registry.sent_bytes / sum(map(len, self.registry.blobs.values()))
 
     def optimum_s(self, pulling: int) -> float:
         """Return what an optimal schedule for so many nodes takes."""
@@ -199,15 +185,45 @@ class Stampede:
                 "max": round(optimum_s / seconds[-1], 3),
             },
             "upstream_copies": round(self.copies, 4),
-            "upstream_requests": sum(self.registry.requests.values()),
-            "upstream_tags": self.registry.requests["tag"],
-            "upstream_manifests": self.registry.requests["manifest"],
+            "upstream_requests": self.registry.requests,
         }
 
 
-def _manifest(layers: list[Digest], size: int) -> bytes:
-    """Return the manifest of an image of these layers, each of so many bytes."""
+class ImageStampede(Stampede):
+    """The same, and each pull begins as containerd's does: what the tag names, then its manifest."""
+
+    def __init__(self, sim: Simulation, parameters: StampedeParameters) -> None:
+        super().__init__(sim, parameters)
+        self.registry.answer_s = parameters.answer_s
+
+    async def stand(self) -> None:
+        """Let the registry have the manifest too."""
+        await super().stand()
+        self.registry.tag(_manifest([(each, len(self.registry.blobs[each])) for each in self.layers]), TAG)
+
+    async def begin(self, node: WholeNode) -> None:
+        """Ask what the tag names, and for its manifest."""
+        client = HttpClient(node.network, ClientOptions(dial_timeout_s=5.0))
+        status, digest = 0, ""
+        try:
+            async with client.request(OWN, "HEAD", f"/v2/app/manifests/{TAG}?ns={NAME}", {"Host": "a"}) as response:
+                status, digest = response.status, response.headers.get("docker-content-digest", "")
+        except Unreachable:
+            status = -1
+        await client.aclose()
+        manifest = self.registry.tags[TAG]
+        self.right.holds(digest == str(manifest), lambda: f"{node}: the tag names {digest!r}, status {status}")
+        await self.pull_one(node, manifest, "manifests")
+
+    def figures(self, pulling: int) -> dict[str, Figure]:
+        """Return how often the registry was asked for what, too."""
+        asked = self.registry.asked
+        return super().figures(pulling) | {"upstream_tags": asked["tag"], "upstream_manifests": asked["manifest"]}
+
+
+def _manifest(layers: list[tuple[Digest, int]]) -> bytes:
+    """Return the manifest of an image of these layers, of so many bytes each."""
     config = {"mediaType": mediatype.OCI_CONFIG, "digest": str(Digest.of(b"{}")), "size": 2}
-    parts = [{"mediaType": mediatype.OCI_LAYER, "digest": str(layer), "size": size} for layer in layers]
+    parts = [{"mediaType": mediatype.OCI_LAYER, "digest": str(layer), "size": size} for layer, size in layers]
     fields = {"schemaVersion": 2, "mediaType": mediatype.OCI_MANIFEST, "config": config, "layers": parts}
     return json.dumps(fields).encode()

@@ -70,12 +70,8 @@ class FaultyStampede(Stampede):
                 self.liars.append(liar)
                 await self.sim.nursery.start(liar.run)
 
-    async def name(self, node: WholeNode) -> None:
-        """Ask for nothing: what is shown here is what becomes of layers."""
-
-    async def pull_one(self, node: WholeNode, layer: Digest, kind: str = "blobs") -> None:
+    async def pull_one(self, node: WholeNode, layer: Digest) -> None:
         """Pull as containerd does, and see to it that it ends right."""
-        del kind
         began = self.sim.now
         pulled = await Puller(node, self.registry, self.clean).pull(layer)
         self.passed_over += pulled.passed_over
@@ -98,8 +94,9 @@ class FaultyStampede(Stampede):
 
     async def until(self, share: float) -> None:
         """Wait until the registry has sent a share of what is wanted, at most as long as an optimal transfer takes."""
+        wanted = sum(map(len, self.registry.blobs.values()))
         with trio.move_on_after(self.optimum_s(1)):
-            while self.registry.sent_bytes < share * self.wanted:  # noqa: ASYNC110
+            while self.registry.sent_bytes < share * wanted:  # noqa: ASYNC110
                 await trio.sleep(0.02)
 
 

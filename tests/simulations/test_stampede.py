@@ -22,14 +22,14 @@ def played(name: str, pieces: int = 16) -> Outcome:
 def test_one_copy_soon_everywhere(name: str) -> None:
     """The registry sends it once, and half the nodes take at most a quarter more than the optimum.
 
-    It is asked once for the tag, once for its manifest and once for the layer; once again for the tag when it is gone.
+    It is asked once for the tag, once for its manifest and once for the layer; once more for the tag when it is gone.
     """
     outcome = played(name)
-    assert outcome.figures["upstream_copies"] <= 1.05
     assert outcome.figures["upstream_manifests"] == 1
     if name == "cold-stampede":
         assert outcome.figures["upstream_tags"] == 1
         assert outcome.figures["upstream_requests"] == 3
+    assert outcome.figures["upstream_copies"] <= 1.05
     assert outcome.figures["efficiency"]["p50"] >= 0.8
 
 
