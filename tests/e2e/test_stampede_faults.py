@@ -27,6 +27,7 @@ from tests.lab.lab import Lab, Node, at_once
 from tests.lab.liar import Liar
 from tests.lab.network import Reply
 from tests.lab.plugin import find_build
+from tests.lab.process import wait_until
 from tests.lab.registry import NAME
 from tests.lab.through import Upstream, ask_the_agent_alone, cache_of, fetch_through
 
@@ -36,7 +37,7 @@ MIB = 1 << 20
 RATE_BITS = 100_000_000
 LAYER_BYTES = 48 * MIB  # four seconds at this rate
 NODES = 4
-PULLS_MAX = 4  # a kubelet tries for ever
+PULLS_MAX = 12  # three seconds apart; a kubelet tries for ever
 FIRST_S = 1.0  # the node that is to lead begins so much before the others
 KILLS = 40
 
@@ -205,7 +206,7 @@ async def test_agents_are_killed_at_any_moment(lab: Lab) -> None:
             victim.agent.start()
 
         outcomes = await at_once(*(pulls(node, image, 0.0) for node in lab.nodes), kill)
-        assert outcomes == [None] * len(outcomes), f"kill {number}"
+        assert outcomes == [None] * len(outcomes), f"kill {number} of {victim.host.name} after {after_s:.2f} s"
         assert all(node.containerd.verified(image) for node in lab.nodes)
         look(lab)
         for node in lab.nodes:
@@ -231,7 +232,7 @@ async def test_layers_that_containerd_discards(discarding: Lab) -> None:
     image = discarding.image([9 * MIB, 2 * MIB])
     discarding.registry.push(image)
     await trio.to_thread.run_sync(pulls(first, image, 0.0))
-    assert not first.containerd.verified(image)
+    await trio.to_thread.run_sync(wait_until, lambda: not first.containerd.verified(image), "it is discarded")
     discarding.registry.stop()
     await trio.to_thread.run_sync(pulls(second, image, 0.0))
     await trio.sleep(40)  # what came from a peer lingers for 30 s, and is kept then
