@@ -20,8 +20,9 @@ from simulations.schedule import Heal, Partition, play
 from simulations.world import Simulation
 
 FIRST_S = 0.2  # one node begins so much before the others, and leads
-COPIES_USUAL = 1.6  # what a leader had got and not given yet is fetched once more
-COPIES_OF_TWO = 2.3  # what one of them has is worth nothing to the others, or cannot reach them
+COPIES_USUAL = 1.8  # what a leader had got and not given whole is fetched once more: up to ten of 16 pieces
+STAND_STILL = {"leader-cut-off", "partition", "registry-silent", "registry-back"}  # longer than a lease bears
+COPIES_OF_TWO = 2.3  # two lead: what one has is worth nothing, cannot reach the others, or goes on later
 HEAD_S = 12.0  # a request is held for 10 s at most; and what passes before a flight begins
 KEPT_S = 45.0  # what came from peers is kept by then
 
@@ -170,7 +171,7 @@ FAULTS: Mapping[str, Fault] = {
 
 
 def _copies_max(fault: str) -> float:
-    is_of_two = fault in {"leader-cut-off", "partition"} or fault.startswith("leader-lies")
+    is_of_two = fault in STAND_STILL or fault.startswith("leader-lies")
     return COPIES_OF_TWO if is_of_two else COPIES_USUAL
 
 
