@@ -9,7 +9,7 @@ Follows Kubernetes' "API Concepts", section "Retrieving large results sets in ch
 from dataclasses import dataclass
 from typing import Final
 
-from p2pmirror.kubernetes.objects import EndpointSlice, EndpointSlices, Gone
+from p2pmirror.kubernetes.objects import EndpointSlice, EndpointSlices, Gone, NoObject
 from p2pmirror.kubernetes.session import Session
 
 PAGE_SLICES: Final = 10  # of a hundred endpoints each, as the controller cuts them: 0.3 MB, 3 ms of decoding
@@ -59,6 +59,8 @@ async def _pages(session: Session, service: Service, *, limit: int | None) -> Li
     for _ in range(PAGES_MAX):
         page = await session.get(service.path, EndpointSlices, query)
         version = version or page.metadata.resource_version
+        if not version:
+            raise NoObject("what came is no EndpointSlices: a list has a version")  # else anything is an empty one
         slices += page.items or ()
         if not page.metadata.continue_:
             break

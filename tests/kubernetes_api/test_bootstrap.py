@@ -13,7 +13,7 @@ import trio
 from p2pmirror.kubernetes.slices import PAGES_MAX
 from p2pmirror.routing.bootstrap import parse
 from p2pmirror.routing.bootstrap.kubernetes import GATHER_S, REFUSED_PAUSE_S, SILENCE_S
-from tests.kubernetes_api.api import Exchange, endpoint_object, slice_object
+from tests.kubernetes_api.api import Exchange, Fault, endpoint_object, slice_object, status_object
 from tests.kubernetes_api.certificates import Certificate
 from tests.kubernetes_api.setting import named, pod, until_named
 
@@ -369,6 +369,53 @@ async def test_an_api_that_is_away_takes_nobody_away(
             with trio.fail_after(6):
                 assert await named(bootstrap) == [A]
     assert [record.levelname for record in caplog.records] == ["WARNING", "INFO", "WARNING"]
+
+
+async def trickle(exchange: Exchange) -> None:
+    await exchange.begin(200, Content_Length="1000")
+    while True:
+        await exchange.send(b" ")
+        await trio.sleep(0.5)
+
+
+async def cut(exchange: Exchange) -> None:
+    await exchange.begin(200, Transfer_Encoding="chunked")
+    await exchange.send(b'{"metadata": {"resourceVersion": "1"}, "items": [')
+    await trio.sleep(0.1)
+    exchange.stream.abort()
+
+
+BAD_LISTS: dict[str, tuple[Fault, str]] = {
+    "a trickle": (trickle, "no answer within 5 s"),
+    "an end in the middle": (cut, "cut its answer short"),
+    "no JSON": (lambda exchange: exchange.answer(200, b"<html>"), "what came is no EndpointSlices"),
+    "another object": (lambda exchange: exchange.answer(200, status_object(0, "", "")), "what came is no EndpointSl"),
+    "a bad gateway": (lambda exchange: exchange.answer(502, b"<html>"), "the API answered 502"),
+    "an old cluster": (lambda exchange: exchange.refuse(404, "NotFound", "no such resource"), "404: no such resource"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_LISTS)
+async def test_a_list_that_is_none_names_whom_the_last_one_did(
+    kind: str, certificate: Certificate, autojump_clock: Any, caplog: Any
+) -> None:
+    """A list that is nonsense, slow, cut or refused takes five seconds at most, is said once, and takes nobody away."""
+    fault, said = BAD_LISTS[kind]
+    async with pod(certificate) as place:
+        place.api.put("a", ["10.0.0.1"])
+        bootstrap = place.bootstrap()
+        assert await named(bootstrap) == [A]
+        place.api.put("a", ["10.0.0.2"])
+        for _ in range(2):
+            await trio.sleep(2)
+            place.api.faults.append(fault)
+            with trio.fail_after(5.5):
+                assert await named(bootstrap) == [A]
+        await trio.sleep(2)
+        assert await named(bootstrap) == [B]
+        assert place.world.open_streams <= 2, "the server's own ends, at most"
+    (message,) = messages(caplog)
+    assert said in message
 
 
 async def test_a_busy_api_is_left_alone_for_as_long_as_it_wants(certificate: Certificate, autojump_clock: Any) -> None:
