@@ -67,11 +67,11 @@ def merged(text: str, wanted: Wanted, server: str | None, certificates: Certific
         aside += [part for part in statements(text, parts[0]) if part.key[0] in _OF_SERVER]
         aside += [part for each in parts if each.key[:1] == ("header",) for part in _own(text, each)]
     lines: list[str] = []
-    if not wanted.fallback:
+    if not wanted.fallback:  # certificates are for the registry, which nobody asks then
         lines += [pair("server", wanted.addresses[-1]), *_settings(wanted), *_header(("header",), wanted)]
-    elif server is not None and (replaced or not text.strip()):
-        lines.append(pair("server", server))
-    lines += _tls(certificates or Certificates())
+    else:
+        lines += [pair("server", server)] if server is not None and (replaced or not text.strip()) else []
+        lines += _tls(certificates or Certificates())
     for address in wanted.addresses:
         lines += ["", header(("host", address)), *(f"  {line}" for line in _settings(wanted))]
         lines += [f"  {line}" for line in _header(("host", address, "header"), wanted)]

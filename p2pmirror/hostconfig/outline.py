@@ -57,8 +57,9 @@ def tables(text: str) -> list[Part]:
 def statements(text: str, table: Part) -> list[Part]:
     """Return the statements of a table, each with the lines that it takes, without the comments between them."""
     found, start = list[Part](), -1
-    for at, line in _lines(text):
-        if not table.start <= at < table.end or (at == table.start and table.key):
+    for place, line in _lines(text[table.start : table.end]):
+        at = table.start + place
+        if table.key and not place:
             continue
         if start < 0 and line.strip() and not line.lstrip().startswith("#"):
             start = at

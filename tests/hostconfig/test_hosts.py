@@ -89,6 +89,8 @@ def test_certificates_beside_a_missing_file_stay_in_use():
     said = tomllib.loads(merged("", WANTED, None, certificates))
     assert said["ca"] == ["ca.crt"]
     assert said["client"] == [["client.cert", "client.key"]]
+    alone = tomllib.loads(merged("", dataclasses.replace(WANTED, fallback=False), None, certificates))
+    assert not {"ca", "client"} & alone.keys()
 
 
 @pytest.mark.parametrize(
