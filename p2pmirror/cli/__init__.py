@@ -18,6 +18,7 @@ COMMANDS: Final = {
     "cache": "Bring images into a cache; list, remove, verify what is in it.",
     "configure": "Make containerd ask the agent first.",
     "unconfigure": "Give back what `configure` changed.",
+    "doctor": "Say what is wrong on this node, and what to do.",
     "demo": "Run a cluster on this machine: five agents, one of which dies.",
 }
 

@@ -1,5 +1,6 @@
 """Real containerds read what the commands write, pull through the agent by it, and without it when it is taken back."""
 
+import json
 import subprocess
 import sys
 import tomllib
@@ -8,7 +9,10 @@ from pathlib import Path
 
 import pytest
 import tomlkit
+from click.testing import CliRunner
 
+from p2pmirror.cli import main
+from p2pmirror.hostconfig.daemon import CRI_2, CRI_3
 from p2pmirror.hostconfig.kind import CERTS_D, PATCHES
 from tests.hostconfig.trees import snapshot, write_tree
 from tests.lab.containerd import Containerd, PullFailed
@@ -31,11 +35,9 @@ def build(request, lab_run):
 
 
 def command(*arguments: str | Path) -> str:
-    """Run one of our commands as an administrator does; it must succeed."""
-    done = subprocess.run(
-        [sys.executable, "-m", "p2pmirror", *map(str, arguments)], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
+    """Run one of our commands; it must succeed."""
+    done = CliRunner().invoke(main, [str(each) for each in arguments])
+    assert done.exit_code == 0, done.output
     return done.stdout
 
 
@@ -61,8 +63,8 @@ def users_hosts(lab: Lab) -> None:
 def test_configured_by_our_commands_alone_and_back(build, lab_run):
     """Two hosts are configured by our commands alone, one of them from its `config_path` on.
 
-    Then one pulls from the other while the registry is stopped; a registry on the host itself, which has no directory
-    and speaks no TLS, is still fallen back to. Taken back, not a byte is left, and the next pull works without agents.
+    Then one pulls from the other while the registry is stopped. Taken back, not a byte is left, and the next pull works
+    without agents.
     """
     with Lab(2, build) as lab:
         users_hosts(lab)
@@ -86,24 +88,17 @@ def test_configured_by_our_commands_alone_and_back(build, lab_run):
 
         assert second.containerd.verified(image)
         assert second.agent.metric("front_bytes_total", source="peer") >= image.blob_bytes
-        local = lab.image([100_000])
-        own = Registry(second.host)
-        own.start()
-        own.push(local)
-        second.containerd.pull(local.name("localhost:5000"))
-        assert second.containerd.verified(local)
 
         for node in lab.nodes:
             command("unconfigure", "--config-path", node.containerd.certs)
             node.agent.kill()
-            node.containerd.restart()
         assert [snapshot(node.containerd.certs) for node in lab.nodes] == before
         assert second.containerd.config.read_bytes() == config
         lab.registry.start()
         other = lab.image([100_000])
         lab.registry.push(other)
         first.containerd.pull(other.name(NAME))
-        second.containerd.pull(other.name(NAME), "ctr")  # CRI has no config_path any more, as before
+        second.containerd.pull(other.name(NAME), "ctr")  # it reads hosts.toml itself, as the daemon did
         assert first.containerd.verified(other)
         assert second.containerd.verified(other)
 
@@ -111,6 +106,59 @@ def test_configured_by_our_commands_alone_and_back(build, lab_run):
 def knows(node, keys, address):
     """Tell whether a node knows that another one has all of these."""
     return all(address in node.agent.find(key) for key in keys)
+
+
+@pytest.mark.long
+def test_the_doctor_finds_a_real_node_in_order_and_then_not(build, lab_run):
+    """On a node that our command configured nothing is bad; then its agent stops, and an old mirror is configured."""
+    with Lab(2, build) as lab:
+        users_hosts(lab)
+        node = lab.nodes[0]
+        without_config_path(node.containerd)
+        command(
+            *("configure", "containerd", "--config-path", node.containerd.certs),
+            *("--daemon-config", node.containerd.config),
+        )
+        lab.start()
+        levels = doctor(node)
+        in_order = ("containerd", "content", "config_path", "layers", "hosts", "port", "agent", "peers")
+        assert {check: levels.get(check) for check in in_order} == {check: {"ok"} for check in in_order}
+        assert "bad" not in set().union(*levels.values())
+
+        node.agent.kill()
+        with node.containerd.config.open("a") as config:
+            config.write(f'[plugins."{CRI_3 if build.major >= 2 else CRI_2}".registry.mirrors."a"]\nendpoint = ["b"]\n')
+        levels = doctor(node)
+        bad = {check for check, found in levels.items() if "bad" in found}
+        assert bad == {"port", "agent", "mirrors"}
+
+
+def doctor(node):
+    """Run the doctor on a node; return which levels each check has."""
+    argv = [sys.executable, "-m", "p2pmirror", "doctor", "--json", "--config-path", str(node.containerd.certs)]
+    argv += ["--daemon-config", str(node.containerd.config), "--containerd-sock", str(node.containerd.socket)]
+    done = subprocess.run(node.host.command(argv), capture_output=True, text=True, check=False)
+    assert done.returncode in {0, 1}, done.stderr
+    levels = {}
+    for each in json.loads(done.stdout)["checks"]:
+        levels.setdefault(each["check"], set()).add(each["level"])
+    return levels
+
+
+@pytest.mark.long
+def test_a_registry_without_a_directory_is_fallen_back_to(build, lab_run):
+    """One on the host itself, which speaks no TLS: `_default` names no server, so containerd finds out where it is."""
+    with Lab(1, build) as lab:
+        (node,) = lab.nodes
+        command("configure", "containerd", "--config-path", node.containerd.certs)
+        lab.start()
+        image = lab.image([100_000])
+        own = Registry(node.host)
+        own.start()
+        own.push(image)
+        node.containerd.pull(image.name("localhost:5000"))
+        assert node.containerd.verified(image)
+        assert node.agent.metric("front_requests_total", source="none") >= 1
 
 
 @pytest.mark.long
@@ -182,15 +230,15 @@ def test_what_kind_is_given_is_read_by_both_containerds(build, lab_run):
         users_hosts(lab)
         containerd = lab.nodes[0].containerd
         lab.registry.start()
-        image = lab.image([200_000, 300_000])
+        image, other = lab.image([200_000, 300_000]), lab.image([1000])
         lab.registry.push(image)
+        lab.registry.push(other)
         containerd.write_config()
         text = containerd.config.read_text().replace("unpacked_layers = false", "unpacked_layers = true")
         containerd.config.write_text(text)
         containerd.config_is_kept = True
         containerd.start()
-        containerd.pull(image.name(NAME))
-        assert not containerd.verified(image)
+        assert not keeps(containerd, image, other)
         containerd.stop()
 
         patched = tomllib.loads("".join(line for line in text.splitlines(keepends=True) if "config_path" not in line))
@@ -199,8 +247,15 @@ def test_what_kind_is_given_is_read_by_both_containerds(build, lab_run):
         containerd.config.write_text(tomlkit.dumps(patched))
         containerd.start()
         containerd.remove_all()
-        containerd.pull(image.name(NAME))
-        assert containerd.verified(image)
+        assert keeps(containerd, image, other)
+
+
+def keeps(containerd, image, other):
+    """Tell whether a containerd has all of an image once what it does not need has been collected."""
+    containerd.pull(image.name(NAME))
+    containerd.pull(other.name(NAME))
+    containerd.ctr("images", "remove", "--sync", other.name(NAME))
+    return containerd.verified(image)
 
 
 def merge_patch(value, patch):
