@@ -118,20 +118,27 @@ def _containerd(config: Config, roots: tuple[Path, ...], main: Path) -> Iterator
             yield node.content_finding(content, is_readable=content is not None and asking.is_readable(content))
         if content is not None and (space := asking.space_at("containerd", content)) is not None:
             yield node.space_finding(space)
-    in_pod = "KUBERNETES_SERVICE_HOST" in os.environ
     parts, has_cache = config_files(main), config.cache is not None
-    yield from config_findings(parts, main, roots, version, has_cache=has_cache, in_pod=in_pod)
+    yield from config_findings(parts, main, roots, version, has_cache=has_cache, in_pod=_is_in_pod())
 
 
 def _asked(roots: tuple[Path, ...], addresses: tuple[str, ...]) -> Iterator[Finding]:
     """Look at whom containerd is told to ask, and ask them as it would."""
     try:
-        yield from hosts_findings(roots, addresses)
+        if _is_in_pod() and not any(root.exists() for root in roots):
+            yield Finding("hosts", "skip", f"{roots[0]} is not mounted here: run this on the node to have it looked at")
+        else:
+            yield from hosts_findings(roots, addresses)
     except OSError as error:
         yield Finding("hosts", "bad", f"{error.filename}: {error.strerror}", "run this as root")
     for address in addresses:
         status, _, reason = asking.ask(f"{address}/v2/")
         yield node.port_finding(address, status, reason)
+
+
+def _is_in_pod() -> bool:
+    """Tell whether files of the node may be there and only not be mounted here."""
+    return "KUBERNETES_SERVICE_HOST" in os.environ
 
 
 def _agent(agent: str, config: Config) -> Iterator[Finding]:

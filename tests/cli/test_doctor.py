@@ -76,6 +76,18 @@ def test_settings_that_no_agent_would_start_with_are_a_finding(node, tmp_path):
     assert f"BAD   key          {tmp_path}/key: it is empty" in output
 
 
+def test_in_a_pod_files_that_are_not_mounted_are_skipped(node, tmp_path, monkeypatch):
+    """What nobody can see there is no fault; what is mounted is looked at."""
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.96.0.1")
+    (tmp_path / "config.toml").unlink()
+    output = run(*node, "--agent", "http://127.0.0.1:9", "--address", "http://127.0.0.1:9").output
+    assert "skip  hosts " in output
+    assert "skip  config " in output
+    write_tree(tmp_path, {"certs.d/a.corp/hosts.toml": "[host.\n"})
+    output = run(*node, "--agent", "http://127.0.0.1:9", "--address", "http://127.0.0.1:9").output
+    assert "BAD   hosts " in output
+
+
 def test_somebody_else_at_the_agents_port_is_no_agent(node):
     """An answer that is none is told as such."""
     with answering((404, b"<html>"), (200, b"[]")) as (url, _):
