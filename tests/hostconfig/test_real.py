@@ -18,7 +18,7 @@ from tests.hostconfig.trees import snapshot, write_tree
 from tests.lab.containerd import Containerd, PullFailed
 from tests.lab.lab import Lab
 from tests.lab.plugin import find_build
-from tests.lab.process import wait_until
+from tests.lab.process import run, wait_until
 from tests.lab.registry import NAME, Registry
 
 pytestmark = pytest.mark.lab
@@ -106,6 +106,22 @@ def test_configured_by_our_commands_alone_and_back(build, lab_run):
 def knows(node, keys, address):
     """Tell whether a node knows that another one has all of these."""
     return all(address in node.agent.find(key) for key in keys)
+
+
+SPLIT = f'version = 2\n[plugins."{CRI_2}".registry.configs."a".auth]\n  username = "u"\n'
+
+
+@pytest.mark.parametrize("text", [None, SPLIT, "", "# nothing yet\n"], ids=["default", "split", "empty", "comment"])
+def test_containerds_own_configurations_are_read_with_our_key(build, tmp_path, text):
+    """What `containerd config default` prints, and other forms: the key is where this containerd looks for it."""
+    config, certs = tmp_path / "config.toml", tmp_path / "certs.d"
+    before = text if text is not None else run([str(build.containerd), "config", "default"])
+    config.write_text(before)
+    command("configure", "containerd", "--config-path", certs, "--daemon-config", config)
+    said = tomllib.loads(run([str(build.containerd), "--config", str(config), "config", "dump"]))
+    assert said["plugins"][CRI_3 if build.major >= 2 else CRI_2]["registry"]["config_path"] == str(certs)
+    command("unconfigure", "--config-path", certs)
+    assert config.read_text() == before
 
 
 @pytest.mark.long
