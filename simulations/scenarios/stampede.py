@@ -142,8 +142,12 @@ class Stampede:
         del node
         await trio.lowlevel.checkpoint()
 
-    async def pull_one(self, node: WholeNode, layer: Digest, kind: str = "blobs") -> None:
-        """Pull a layer, or a manifest, in one response, which must be right."""
+    async def pull_one(self, node: WholeNode, layer: Digest) -> None:
+        """Pull a layer, in one response, which must be right."""
+        await self.fetch(node, layer, "blobs")
+
+    async def fetch(self, node: WholeNode, layer: Digest, kind: str) -> None:
+        """Fetch a blob or a manifest, in one response, which must be right."""
         client = HttpClient(node.network, ClientOptions(dial_timeout_s=5.0))
         hasher, count, text = layer.hasher(), 0, b""
         error = ""
@@ -213,7 +217,7 @@ class ImageStampede(Stampede):
         await client.aclose()
         manifest = self.registry.tags[TAG]
         self.right.holds(digest == str(manifest), lambda: f"{node}: the tag names {digest!r}, status {status}")
-        await self.pull_one(node, manifest, "manifests")
+        await self.fetch(node, manifest, "manifests")
 
     def figures(self, pulling: int) -> dict[str, Figure]:
         """Return how often the registry was asked for what, too."""
