@@ -86,7 +86,7 @@ class Node:
             await nursery.start(self._kept_up, "kept connections", rooms.client.let_go_of_old)
             await nursery.start(self._kept_up, "registries' connections", self._content.upstream.let_go_of_old)
             await nursery.start(self._kept_up, "store", self._content.store.run)
-            await nursery.start(self._kept_up, "fetching", rooms.through.run)
+            await nursery.start(self._kept_up, "fetching", rooms.through.questions.run)
             if rooms.flights is not None:
                 await nursery.start(self._kept_up, "flights", rooms.flights.run)
             advertising = trio.CancelScope()

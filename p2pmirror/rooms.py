@@ -27,11 +27,12 @@ from p2pmirror.resolve.hashing import Hashing
 from p2pmirror.resolve.intake import Intake
 from p2pmirror.resolve.manifests import Manifests
 from p2pmirror.resolve.metrics import ResolveMetrics
+from p2pmirror.resolve.questions import QuestionOptions
 from p2pmirror.resolve.race import RaceOptions, Sources
 from p2pmirror.resolve.resolver import MirrorResolver, ResolveOptions
 from p2pmirror.resolve.swarm import FETCHES_MAX, SwarmParts
 from p2pmirror.resolve.tags import TagOptions
-from p2pmirror.resolve.through import Through, ThroughOptions
+from p2pmirror.resolve.through import Through
 from p2pmirror.routing.protocol import Router
 from p2pmirror.store import containerd
 from p2pmirror.store.cache import CacheHooks, CacheMetrics, CacheOptions, CacheStore
@@ -177,7 +178,7 @@ def build(config: Config, seams: Seams, content: Content, situation: Situation) 
     through = Through(
         content.upstream,
         content.cache,
-        ThroughOptions(config.first_byte_timeout_s, config.share_tags),
+        QuestionOptions(config.first_byte_timeout_s, config.share_tags),
         metrics,
         seams.hashing,
         manifests=Manifests(sources),

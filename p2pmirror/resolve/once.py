@@ -93,7 +93,12 @@ class Once(Generic[_Value]):
         if asked is not None:
             await trio.lowlevel.checkpoint()
             return asked
-        return await self._settling.ask(inquiry.subject, partial(self._settle, inquiry))
+        return await self._settled(inquiry).outcome()
+
+    def begin(self, inquiry: Inquiry[_Value]) -> None:
+        """Begin to ask, unless that is under way: for a peer that was sent here. Raises `Unreachable` at a stop."""
+        if self._asking.get(inquiry.subject) is None:
+            self._settled(inquiry)
 
     def alone(self, inquiry: Inquiry[_Value]) -> Work[_Value]:
         """Return this node's question without asking who else asks: the one under way, or a new one."""
@@ -126,6 +131,14 @@ class Once(Generic[_Value]):
         except MirrorError as error:
             raise NotHere(f"the registry was not reached: {error}") from None
 
+    def _settled(self, inquiry: Inquiry[_Value]) -> Work[Told[_Value] | Work[_Value]]:
+        """Return the finding out of who asks, which begins now unless it is under way: then it is undecided at once."""
+        settling = self._settling.get(inquiry.subject)
+        if settling is None:
+            settling = self._settling.begin(inquiry.subject, partial(self._settle, inquiry))
+            self._undecided[inquiry.subject] = trio.Event()
+        return settling
+
     async def _settle(self, inquiry: Inquiry[_Value]) -> Told[_Value] | Work[_Value]:
         """Follow whoever asks; begin to ask when that is this node."""
         deadline = trio.current_time() + self._patience_s
@@ -146,7 +159,7 @@ class Once(Generic[_Value]):
 
     async def _granted(self, inquiry: Inquiry[_Value]) -> Grant:
         """Ask the router who asks; this node, when it does not say so in time."""
-        decided = self._undecided[inquiry.subject] = trio.Event()
+        decided = self._undecided.setdefault(inquiry.subject, trio.Event())
         try:
             with trio.move_on_after(WANT_S):
                 return await self._router.want(inquiry.key)

@@ -24,7 +24,7 @@ from p2pmirror.resolve.race import RaceOptions, Sources
 from p2pmirror.resolve.sharing import Piece, next_piece, piece_map
 from p2pmirror.resolve.tags import TagOptions, Tags
 from p2pmirror.resolve.through import Through
-from p2pmirror.resolve.want import Content, Found, Held, Listing, Trail, Want
+from p2pmirror.resolve.want import Arriving, Content, Found, Held, Listing, Trail, Want
 from p2pmirror.store.protocol import Blob, Store
 from p2pmirror.wire.identity import NodeId
 
@@ -132,7 +132,8 @@ class MirrorResolver:
         """Answer a peer that waits for what a tag names: that alone, and only while it is being asked here."""
         if self._through is None or not want.head:
             raise NotHere(f"{want.tag_name} is not being asked here")
-        return await self._through.awaited_tag(want, trail)
+        content = await self._through.questions.awaited_tag(want, trail, begins=self._seed)
+        return Arriving(content, 0, content.size, _nothing, _close_nothing)
 
     async def _for_peer(self, want: Want, digest: Digest, trail: Trail) -> Found:
         """Answer a peer out of what is arriving here, or came a moment ago. Raises `NotHere`."""
@@ -142,7 +143,7 @@ class MirrorResolver:
                 trail.source = "cache"
                 return recent
             if self._through is not None and want.waits_s:
-                return await self._through.awaited_document(want, digest, trail)
+                return await self._through.questions.awaited_document(want, digest, trail, begins=self._seed)
         flight = self._flights.get(digest) if self._flights is not None and want.kind == "blob" else None
         if flight is None:
             raise NotHere(f"{digest} is not held here")
@@ -165,7 +166,7 @@ class MirrorResolver:
         else:
             self._metrics.found.observe(trio.current_time() - began)
             return found
-        return self._manifests.keep(await through.document(want, digest, trail))
+        return self._manifests.keep(await through.questions.document(want, digest, trail))
 
     def _given(self, want: Want, blob: Blob) -> Blob:
         """Return a held blob for whoever asks; a large one for one peer at a time. Raises `Follow`."""
@@ -191,3 +192,11 @@ async def _held(want: Want, blob: Blob) -> Held:
             blob.file.close()
             raise
     return Held(Content(blob.info.digest, blob.info.size, media_type), blob.file)
+
+
+async def _nothing(_sink: object) -> None:
+    """Pump nothing: the answer was for a HEAD."""
+
+
+def _close_nothing() -> None:
+    """Close nothing: there is nothing open."""

@@ -93,7 +93,7 @@ class Tags:
         if known is not None and trio.current_time() < known.since + self._options.ttl_of(want.registry):
             return known.digest
         try:
-            said = await through.tag(want, trail)
+            said = await through.questions.tag(want, trail)
         except NotHere as error:
             if not self._options.keep_on_upstream_404:
                 await self._confirmed.forget(name)

@@ -220,11 +220,11 @@ class Leases:
 
     @staticmethod
     def _word_of(lease: Lease | None, leader: Leader, term: int, count: int, now: float) -> Lease:
-        """Return the lease that a leader's own word makes of what is known of him."""
+        """Return the lease that a leader's own word makes of what is known of him; after a silence he begins anew."""
         moved = now
         if lease is not None and lease.is_same(leader):
             term = max(term, lease.term)
-            if lease.spoke and not lease.resigned and count <= lease.count:
+            if lease.spoke and not lease.resigned and now < lease.deadline and count <= lease.count:
                 count, moved = lease.count, lease.moved
         return Lease(leader, term, leader.router.host, now + LEASE_S, spoke=True, count=count, moved=moved)
 

@@ -136,6 +136,6 @@ async def neighbours(count: int, **options: Any) -> AsyncIterator[Neighbours]:
         for number in range(1, count + 1):
             world = World(number=number, registries=there.registries, routers=there.routers, peers=there, **options)
             there.worlds[number] = world
-            await nursery.start(world.through.run)
+            await nursery.start(world.through.questions.run)
         yield there
         nursery.cancel_scope.cancel()

@@ -19,11 +19,12 @@ from p2pmirror.resolve.flights import Flights
 from p2pmirror.resolve.hashing import hashing_inline
 from p2pmirror.resolve.manifests import Manifests
 from p2pmirror.resolve.metrics import ResolveMetrics
+from p2pmirror.resolve.questions import QuestionOptions
 from p2pmirror.resolve.race import RaceOptions, Sources
 from p2pmirror.resolve.resolver import MirrorResolver, ResolveOptions
 from p2pmirror.resolve.swarm import SwarmParts
 from p2pmirror.resolve.tags import TagOptions
-from p2pmirror.resolve.through import Through, ThroughOptions
+from p2pmirror.resolve.through import Through
 from p2pmirror.resolve.want import Found, Listing, Trail, Want
 from p2pmirror.routing.memory import MemoryRouters
 from p2pmirror.routing.protocol import Provider, TagClaim, key_of
@@ -59,12 +60,13 @@ class World:
         registries: MemoryRegistries | None = None,
         routers: MemoryRouters | None = None,
         share_tags: bool = True,
+        seed: bool = False,
         **tags: Any,
     ) -> None:
         self.registries = registries or MemoryRegistries(REGISTRY)
         self.conduct = self.registries.conduct[REGISTRY]
         self.routers = routers or MemoryRouters()
-        self.router = self.routers.router(node(number), address(number))
+        self.router = self.routers.router(node(number), address(number), seed=seed)
         self.store = MemoryStore()
         self.trail = Trail()
         self.digest = Digest.of(b"")  # of what is pulled, where a test has one
@@ -74,7 +76,7 @@ class World:
         self.peers: Peers = peers or ScriptedPeers({})
         self.scores = Scores(Random(1))
         sources = Sources(self.router, self.peers, self.scores, RaceOptions())
-        options = ThroughOptions(share_tags=share_tags)
+        options = QuestionOptions(share_tags=share_tags)
         manifests = Manifests(sources)
         self.through = Through(self.upstream, cache, options, metrics, hashing_inline, manifests=manifests)
         self.parts = parts = SwarmParts(self.peers, self.router, self.scores, Random(2), hashing_inline)
@@ -84,7 +86,7 @@ class World:
         self.resolver = MirrorResolver(
             held,
             sources,
-            ResolveOptions(RaceOptions(), TagOptions(**tags)),
+            ResolveOptions(RaceOptions(), TagOptions(**tags), seed),
             metrics,
             hashing_inline,
             through=self.through,
@@ -96,7 +98,7 @@ class World:
         self._manager = trio.open_nursery()
         self._nursery = await self._manager.__aenter__()
         try:
-            await self._nursery.start(self.through.run)
+            await self._nursery.start(self.through.questions.run)
             if self.flights is not None:
                 await self._nursery.start(self.flights.run)
         except BaseException:

@@ -16,8 +16,9 @@ from p2pmirror.peers.scores import Scores
 from p2pmirror.resolve.hashing import hashing_inline
 from p2pmirror.resolve.manifests import Manifests
 from p2pmirror.resolve.metrics import ResolveMetrics
+from p2pmirror.resolve.questions import QuestionOptions
 from p2pmirror.resolve.race import RaceOptions, Sources
-from p2pmirror.resolve.through import Through, ThroughOptions
+from p2pmirror.resolve.through import Through
 from p2pmirror.resolve.want import Trail, Want
 from p2pmirror.routing.memory import MemoryRouters
 from p2pmirror.store.memoryfiles import MemoryFiles
@@ -245,8 +246,8 @@ async def test_a_silent_registry_costs_few_misses_their_time(internet: Internet,
         metrics = ResolveMetrics(CollectorRegistry())
         router = MemoryRouters().router(node(1), address(1))
         nobody = Sources(router, ScriptedPeers({}), Scores(Random(1)), RaceOptions())
-        through = Through(made.upstream, None, ThroughOptions(), metrics, hashing_inline, manifests=Manifests(nobody))
-        nursery.start_soon(through.run)
+        through = Through(made.upstream, None, QuestionOptions(), metrics, hashing_inline, manifests=Manifests(nobody))
+        nursery.start_soon(through.questions.run)
         began, number = trio.current_time(), 0
         while trio.current_time() < began + 60:
             async with trio.open_nursery() as four:
