@@ -257,6 +257,7 @@ def _flights(content: Content, sources: Sources, seams: Seams, metrics: ResolveM
         seams.hashing,
         trio.CapacityLimiter(fetches),
         sources.intake,
+        sources.options.zone,
     )
     inventory = content.store.inventory
     return Flights(

@@ -51,6 +51,8 @@ def describe(status: dict[str, Any], *, every: bool = False) -> list[str]:
     lines.append(f"hit ratio  {_hit_ratio(status.get('hit_ratio'))}")
     if saved := status.get("saved_bytes"):
         lines.append(f"saved      {size(saved)} sent to clients here that no registry had to send")
+    if crossed := status.get("cross_zone_bytes"):
+        lines.append(f"zones      {size(crossed)} came from peers of other zones")
     if (records := status.get("records")) is not None:
         lines.append(f"records    {counted(records, 'record')} of who has what, kept here for all nodes")
     members = status["members"]

@@ -178,7 +178,7 @@ class Blobs:
             if isinstance(read, InHand):
                 return read
             won = read
-        return Step(course.stream(won)) if flies else self._relayed(ask, question, won, start)
+        return await course.across(won) if flies else self._relayed(ask, question, won, start)
 
     async def _without_holder(self, ask: _Ask, course: BlobCourse) -> Found:
         """Find a blob of which no peer has all. Raises `NotHere`."""

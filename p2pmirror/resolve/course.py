@@ -5,7 +5,8 @@ Laws:
 - whoever was followed and failed is followed no more: then this node asks for itself, which costs a copy, not a pull;
 - peers that are only told to have parts are no reason to wait;
 - whoever is led by nobody whom it believes goes to the registry by itself, and leads others of its kind;
-- when nothing came since it was asked last the holder is asked who leads now, whoever is followed.
+- when nothing came since it was asked last the holder is asked who leads now, whoever is followed;
+- what comes from another zone comes by one node of this one, the others follow that node: it leads in its zone.
 
 DESIGN.md section 4, "Leader: one node fetches from upstream".
 """
@@ -30,7 +31,7 @@ from p2pmirror.resolve.race import OnlyParts, Sources, Won
 from p2pmirror.resolve.steering import OpenAt, Step, Stream
 from p2pmirror.resolve.supply import Supply
 from p2pmirror.resolve.want import Content, Trail, Want
-from p2pmirror.routing.protocol import Provider, key_of
+from p2pmirror.routing.protocol import Key, Provider, border_key_of, key_of
 from p2pmirror.upstream.protocol import Download
 from p2pmirror.wire.identity import NodeId
 
@@ -70,12 +71,27 @@ class BlobCourse:
         if parts is None:
             index = next(flight.missing(), 0) if flight.opened.is_set() else 0
             try:
-                return Step(self.stream(await self._first(index * flight.piece_bytes if index else 0, company)))
+                won = await self._first(index * flight.piece_bytes if index else 0, company)
+                return await self.across(won, company)
             except OnlyParts as error:
                 parts = error.providers
             except NotHere:
                 parts = ()
         return await self._without_holder(parts, company, is_stuck=is_stuck)
+
+    async def across(self, won: Won, company: AbstractSet[NodeId] = frozenset()) -> Step:
+        """Return the stream of a peer that has answered, or whom to follow where one of this zone has a far one's."""
+        if not self._is_far(won.provider):
+            return Step(self.stream(won))
+        try:
+            leader, border = await self._border(company)
+        except BaseException:
+            won.answer.close()
+            raise
+        if leader is None:
+            return Step(self.stream(won), border=border)
+        won.answer.close()
+        return Step(None, (leader,))
 
     def stream(self, won: Won) -> Stream:
         """Return the stream of a peer that has answered, and of others after it."""
@@ -110,7 +126,7 @@ class BlobCourse:
         """Return where it comes from when no peer gives all of it, and some have `parts`. Raises `NotHere`."""
         fresh = self._followable(tuple(each for each in parts if each.leading or self._from_registry is None), company)
         if fresh or (not is_stuck and any(each.leading and each.node_id in company for each in parts)):
-            return Step(None, (*fresh, *parts))
+            return await self._followed_from_here(fresh, parts, company)
         if self._from_registry is None:
             if not company:
                 raise NotHere(f"no peer has {self._digest}, or more of it")
@@ -119,8 +135,50 @@ class BlobCourse:
         known = (*parts, *(each for each in grant.providers if not each.complete))
         leaders = () if grant.leader is None else (grant.leader,)
         if self._followable(leaders, company) or any(each.node_id in company for each in leaders):
-            return Step(None, (*leaders, *known))
+            return await self._followed_from_here(leaders, known, company)
         return Step(Stream(self._from_registry, is_registry=True), known) if grant.leads else await self._alone(known)
+
+    async def _followed_from_here(
+        self, leaders: tuple[Provider, ...], parts: tuple[Provider, ...], company: AbstractSet[NodeId]
+    ) -> Step:
+        """Return a step that follows those of this zone; others only where this node does it for the zone."""
+        everybody = (*leaders, *parts)
+        near = tuple(each for each in everybody if not self._is_far(each))
+        if len(near) == len(everybody) or any(each.node_id in company for each in everybody if self._is_far(each)):
+            return Step(None, everybody)
+        leader, border = None, None
+        if not any(each.leading for each in near):
+            leader, border = await self._border(company)
+            if leader is None:
+                return Step(None, everybody, border)
+        for each in leaders:
+            if self._is_far(each):
+                self._not_followed(each)
+        return Step(None, near if leader is None else (leader, *near))
+
+    async def _border(self, company: AbstractSet[NodeId]) -> tuple[Provider | None, Key | None]:
+        """Return who of this zone fetches from others, None: this node is to, under the lease that is returned.
+
+        No lease: whoever has it is of no use here.
+        """
+        key = border_key_of(self._digest, self._sources.options.zone)
+        grant = await self._sources.router.want(key)
+        leader = grant.leader
+        is_near = leader is not None and not self._is_far(leader)
+        if leader is not None and is_near and (leader.node_id in company or self._followable((leader,), company)):
+            return leader, None
+        return None, key if grant.leads else None
+
+    def _is_far(self, provider: Provider) -> bool:
+        """Whether a provider is known to be of another zone."""
+        zone = self._sources.options.zone
+        return bool(zone) and bool(provider.zone) and provider.zone != zone
+
+    def _not_followed(self, provider: Provider) -> None:
+        """Take back that a node is followed."""
+        count = self._followed.pop(provider.node_id, 0) - 1
+        if count > 0:
+            self._followed[provider.node_id] = count
 
     async def _alone(self, known: tuple[Provider, ...]) -> Step:
         """Go to the registry without a lease: who has it, or leads, does not give it to this node, and perhaps to none.

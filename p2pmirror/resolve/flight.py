@@ -24,6 +24,7 @@ from p2pmirror.errors import MirrorError, NotHere, PeerMisbehaved
 from p2pmirror.oci import Digest
 from p2pmirror.peers.piecemap import Bitmap, pieces_of
 from p2pmirror.resolve.spreading import Spreading
+from p2pmirror.routing.protocol import Key
 from p2pmirror.store.cache.protocol import Incoming
 from p2pmirror.wire.http import Sink
 from p2pmirror.wire.identity import NodeId
@@ -64,6 +65,7 @@ class Flight:
     opened: trio.Event = field(default_factory=trio.Event)
     incoming: Incoming | None = None
     leads: bool = False
+    border: Key | None = None  # the lease under which it fetches from other zones for its own; it leads there then
     is_acknowledged: bool = False  # whether a live leader has said that it is fetching this
     is_from_registry: bool = False  # whether any of it came from there to this node
     moved: int = 0  # bytes that came, right or wrong, whole pieces or not: what a leader reports as its progress

@@ -151,7 +151,7 @@ class Flights:
             self._ban(flight, flight.doubters, SIZE_BAN_S)
             self._ban(flight, flight.apart, BAN_S)
             self._parts.router.advertise({key_of(flight.digest): Offer()})
-            self._parts.router.resign(key_of(flight.digest))
+            self._resign(flight)
             flight.changed_pieces()
             await self._keep(flight, flight.incoming)
         finally:
@@ -213,9 +213,14 @@ class Flights:
         if self._flights.get(flight.digest) is not flight:
             return  # it begins anew
         del self._flights[flight.digest]
-        self._parts.router.resign(key_of(flight.digest))
+        self._resign(flight)
         if not self._is_held(flight.digest):
             self._parts.router.withdraw([key_of(flight.digest)])
+
+    def _resign(self, flight: Flight) -> None:
+        self._parts.router.resign(key_of(flight.digest))
+        if flight.border is not None:
+            self._parts.router.resign(flight.border)
 
     async def _report(self) -> None:
         """Say of each flight that leads how far it is."""
@@ -223,7 +228,10 @@ class Flights:
             await trio.sleep(REPORT_S)
             for flight in self.all():
                 if flight.leads and not flight.is_right:
-                    self._parts.router.report(key_of(flight.digest), flight.moved)
+                    if flight.border is not None:
+                        self._parts.router.report(flight.border, flight.moved)
+                    if flight.border is None or flight.is_from_registry:
+                        self._parts.router.report(key_of(flight.digest), flight.moved)
 
     async def _end_the_lonely(self) -> None:
         while True:

@@ -29,6 +29,13 @@ class ResolveMetrics:
             ["outcome"],
             registry=registry,
         )
+        peer_bytes = Counter(
+            "p2pmirror_resolve_peer_bytes_total",
+            "Bytes of blobs that peers sent to this node: of its zone (same), of another one (other), not known.",
+            ["zone"],
+            registry=registry,
+        )
+        self._peer_bytes = {zone: peer_bytes.labels(zone=zone) for zone in ("same", "other", "unknown")}
         self.stalls = Counter(
             "p2pmirror_resolve_stalls_total",
             "Sources that were left because they sent nothing for a second, or too little.",
@@ -73,6 +80,11 @@ class ResolveMetrics:
     def flight_ended(self, outcome: Literal["kept", "unkept", "unneeded", "failed"]) -> None:
         """Count a flight that has ended."""
         self._ended.labels(outcome=outcome).inc()
+
+    def took_from(self, zone: str, own: str, count: int) -> None:
+        """Count bytes that a peer of a zone has sent to this node, which is in `own`; empty: not known."""
+        where = "unknown" if not zone or not own else "same" if zone == own else "other"
+        self._peer_bytes[where].inc(count)
 
     def piece(self, outcome: Literal["leader", "peer", "wrong", "lost"]) -> None:
         """Count a piece that was asked of a peer."""

@@ -25,7 +25,7 @@ from p2pmirror.resolve.flight import Flight
 from p2pmirror.resolve.metrics import ResolveMetrics
 from p2pmirror.resolve.pouring import catch_up, hash_pieces, pour
 from p2pmirror.resolve.swarm import Swarm, SwarmParts
-from p2pmirror.routing.protocol import STANDSTILL_S, Offer, Provider, key_of
+from p2pmirror.routing.protocol import STANDSTILL_S, Key, Offer, Provider, key_of
 from p2pmirror.store.cache.protocol import Receives
 from p2pmirror.upstream.protocol import Download
 from p2pmirror.wire.identity import NodeId
@@ -51,10 +51,14 @@ class Stream:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What to do next: fetch from a stream, and from these peers at the same time."""
+    """What to do next: fetch from a stream, and from these peers at the same time.
+
+    `border`: the lease under which this node alone of its zone fetches from others.
+    """
 
     stream: Stream | None
     providers: tuple[Provider, ...] = ()
+    border: Key | None = None
 
 
 class Course(Protocol):
@@ -128,6 +132,10 @@ class Steering:
 
     async def _take(self, step: Step) -> Step | None:
         """Take a step; return the next one where that is known already."""
+        if step.border is not None and self._flight.border is None:
+            self._flight.border = step.border
+            self._flight.lead()
+            self._say()
         self._swarm.meet(step.providers)
         if step.stream is None:
             return None
@@ -258,7 +266,7 @@ class Steering:
                         await pour(flight, download, index, is_wanted)
                 index = next(filter(is_wanted, range(flight.have.count)), None)
         except BaseException:
-            flight.leads = False
+            flight.leads = flight.border is not None
             if flight.opened.is_set():
                 self._say()
             flight.changed_pieces()

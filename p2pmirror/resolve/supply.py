@@ -141,6 +141,7 @@ class Supply:
         self._delivery.waits(trio.current_time())
         count = await current.answer.receive_into(self._meter.room(room))
         self._meter.took(count)
+        self._metrics.took_from(current.provider.zone, self._sources.options.zone, count)
         if count == 0:
             raise Unreachable("the peer ended early")
         self._delivery.ends_waiting(trio.current_time(), count)

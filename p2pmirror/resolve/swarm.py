@@ -81,6 +81,7 @@ class SwarmParts:
     hashing: Hashing
     fetches: trio.CapacityLimiter = field(default_factory=lambda: trio.CapacityLimiter(FETCHES_MAX))  # of all flights
     intake: Intake = field(default_factory=Intake)
+    zone: str = ""
 
 
 class Swarm:
@@ -272,8 +273,13 @@ class Swarm:
         """Ask those whom a peer names, where they are members that we know ourselves."""
         unknown = set(followers) - self._neighbours.keys()
         if unknown and len(self._neighbours) < NEIGHBOURS_MAX:
-            members = self._parts.router.members()
-            self.meet(Provider(m.node_id, m.address, m.zone, complete=False) for m in members if m.node_id in unknown)
+            named = [each for each in self._parts.router.members() if each.node_id in unknown]
+            near = [each for each in named if self._may_ask(each.zone)]
+            self.meet(Provider(each.node_id, each.address, each.zone, complete=False) for each in near)
+
+    def _may_ask(self, zone: str) -> bool:
+        """Whether a node of that zone is to be asked: another zone's only by the one that does it for its own."""
+        return not zone or not self._parts.zone or zone == self._parts.zone or self._flight.border is not None
 
     # pieces
 
@@ -381,6 +387,7 @@ class Swarm:
         finally:
             answer.close()
             scores.ended(node_id, count, trio.current_time() - began)
+            self._metrics.took_from(neighbour.provider.zone, self._parts.zone, count)
         self._learn_from(neighbour, index, answer)
         piece_hash = await self._checked(neighbour.node_id, index, data)
         if index not in flight.have and flight.incoming is not None:

@@ -37,6 +37,14 @@ def question_key_of(tag: TagName) -> Key:
     return Key(hashlib.sha256(f"question {tag}".encode()).digest()[:NODE_ID_BYTES])
 
 
+def border_key_of(digest: Digest, zone: str) -> Key:
+    """Return the key under which the nodes of a zone agree who of them fetches a blob from other zones.
+
+    Nothing is ever advertised under it.
+    """
+    return Key(hashlib.sha256(f"{digest} into {zone}".encode()).digest()[:NODE_ID_BYTES])
+
+
 @dataclass(frozen=True, slots=True)
 class TagClaim:
     """What a provider says a tag names; it learnt so `age_s` ago, `confirmed` by an upstream registry or not."""

@@ -20,6 +20,7 @@ from p2pmirror.wire.identity import NodeId
 REQUESTS_METRIC: Final = "p2pmirror_front_requests"  # as the registry calls it; its samples end in `_total`
 BYTES_METRIC: Final = "p2pmirror_front_bytes"
 SAVED_METRIC: Final = "p2pmirror_front_saved_bytes"
+PEERS_METRIC: Final = "p2pmirror_resolve_peer_bytes"
 REGISTRIES_MAX: Final = 100  # of those that settings name, and the built-in ones: a page's worth
 RESTS_S_MIN: Final = 0.1  # a shorter pause of a registry is over before anybody has read of it
 _HERE: Final = frozenset({"store", "cache", "flight", "peer"})  # sources that save an upstream its bytes
@@ -99,6 +100,7 @@ class Facts:
             "transfers": self.running(),
             "hit_ratio": self.hit_ratio(),
             "saved_bytes": int(self._sum(SAVED_METRIC)),
+            "cross_zone_bytes": self.cross_zone_bytes(),
             "registries": self.standings(),
         }
 
@@ -172,6 +174,10 @@ class Facts:
         counts = self._answers()
         found = sum(counts.get(source, 0) for source in ("store", "cache"))
         return {"hits": int(counts.get("cache", 0)), "misses": int(sum(counts.values()) - found)}
+
+    def cross_zone_bytes(self) -> int:
+        """Return how much peers of other zones have sent to this node."""
+        return int(sum(each.value for each in self._samples(PEERS_METRIC) if each.labels.get("zone") == "other"))
 
     def requests(self) -> list[dict[str, Any]]:
         """Return the requests that ended last, newest first, with `ago_s`: how long ago."""

@@ -269,6 +269,8 @@ def _numbers(status: _Row) -> str:
         ("records", "records of who has what, kept for all nodes", status["records"], ""),
         ("saved_bytes", "sent to clients here that no registry had to send", status["saved_bytes"], "bytes"),
     ]
+    if len({each["zone"] for each in status["members"]}) > 1:
+        numbers.append(("cross_zone_bytes", "came from other zones", status["cross_zone_bytes"], "bytes"))
     if cache["max_bytes"]:
         numbers += [
             ("cache.bytes", "in the cache", cache["bytes"], "bytes"),

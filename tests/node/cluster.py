@@ -15,6 +15,7 @@ from p2pmirror.config import load
 from p2pmirror.errors import Unreachable
 from p2pmirror.node import Node
 from p2pmirror.oci import Digest, TagName
+from p2pmirror.resolve.flight import PieceSizes
 from p2pmirror.resolve.hashing import hashing_inline
 from p2pmirror.rooms import Running, Seams, monotonic_ms
 from p2pmirror.store.memoryfiles import MemoryFiles
@@ -104,6 +105,7 @@ class Cluster:
         kind: type[Node] = Node,
         network: Any = None,
         clock_ms: Callable[[], int] = monotonic_ms,
+        piece_sizes: PieceSizes | None = None,
         **settings: str,
     ) -> Member:
         """Build a node that does not run yet; `settings` as flags, in place of the harness's own."""
@@ -119,7 +121,9 @@ class Cluster:
         }
         config = load({}, {key: text for key, text in texts.items() if text is not None})
         random = Random(f"{self.seed}/{number}")
-        seams = Seams(network, files, random, hashing_inline, CollectorRegistry(), clock_ms=clock_ms)
+        sizes = piece_sizes or PieceSizes()
+        metrics = CollectorRegistry()
+        seams = Seams(network, files, random, hashing_inline, metrics, clock_ms=clock_ms, piece_sizes=sizes)
         member = Member(host, network, files, kind(config, seams), trio.Event())
         self.members.append(member)
         return member

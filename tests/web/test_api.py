@@ -63,6 +63,7 @@ async def test_status(bench):
         "transfers": [TRANSFER_JSON],
         "hit_ratio": None,
         "saved_bytes": 0,
+        "cross_zone_bytes": 0,
         "registries": [],
     }
     bench.reasons = ["containerd does not answer"]
