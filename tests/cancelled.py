@@ -89,6 +89,11 @@ CANCELLED: Final[dict[str, tuple[str, ...]]] = {
         "resolve.passing.Passage: pump",
         "resolve.through.Through: pass_on passed",
     ),
+    "tests/resolve/test_course.py::test_cancelled_at_the_border": ("resolve.course.BlobCourse: across",),
+    "tests/store_cache/test_scratch.py::test_cancelled_anywhere": (
+        "store.cache.scratch.FirstWithRoom: receive",
+        "store.cache.scratch.Scratch: receive",
+    ),
     "tests/resolve/test_flight_cancellation.py::test_a_whole_flight": (
         "resolve.course.BlobCourse: again next",
         "resolve.fetching: receive",

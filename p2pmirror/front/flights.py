@@ -28,6 +28,7 @@ from p2pmirror.wire.ranges import Span, content_range
 PREFIX: Final = "/p2p/v1/flights/"
 NEXT: Final = "/next"
 WAIT_MS_MAX: Final = 10_000
+ZONE_CHARS_MAX: Final = 63  # as in the setting
 LACKS_BYTES_MAX: Final = 256  # pieces from the first on that would do: 2,048; a window has 32
 
 _NUMBER: Final = re.compile(r"[0-9]{1,18}")
@@ -80,7 +81,8 @@ async def answer(
     if not 0 < len(lacks) <= LACKS_BYTES_MAX:
         raise Refused("UNSUPPORTED", f"lacks has at most {LACKS_BYTES_MAX} bytes, and one at least")
     first = asked.number("first", PIECES_MAX)
-    piece = await resolver.flight_piece(asked.digest, peer, first=first, lacks=lacks, wait_s=wait_s)
+    zone = asked.values.get("zone", "")[:ZONE_CHARS_MAX]
+    piece = await resolver.flight_piece(asked.digest, peer, first=first, lacks=lacks, wait_s=wait_s, zone=zone)
     return Response(200, {}, b"") if piece is None else _piece(asked.digest, piece)
 
 

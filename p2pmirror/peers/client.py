@@ -184,7 +184,8 @@ def flight_path(digest: Digest) -> str:
 
 
 def _named(question: FlightQuestion) -> str:
-    return f"ns={quote(question.registry, safe='')}&repository={quote(question.repository, safe='/')}"
+    zone = f"&zone={quote(question.zone, safe='')}" if question.zone else ""
+    return f"ns={quote(question.registry, safe='')}&repository={quote(question.repository, safe='/')}{zone}"
 
 
 def _range(question: Question) -> str:

@@ -30,11 +30,12 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class FlightQuestion:
-    """Which blob's flight is meant, and for which image."""
+    """Which blob's flight is meant, for which image, and of which zone is who asks."""
 
     digest: Digest
     registry: str
     repository: str
+    zone: str = ""
 
 
 class Busy(Unreachable):

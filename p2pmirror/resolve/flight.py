@@ -31,6 +31,7 @@ from p2pmirror.wire.identity import NodeId
 from p2pmirror.wire.network import File
 
 TAIL_BYTES: Final = 64 * 1024  # withheld until the digest is known: small beside any layer that is worth keeping
+BOOKS_MAX: Final = 16  # zones of which a leader keeps a book: more than a cluster has
 FOLLOWER_S: Final = 5.0  # a peer that asked for the map within this follows the flight
 
 
@@ -87,7 +88,7 @@ class Flight:
     fetching: dict[int, list[float]] = field(default_factory=dict)  # pieces that peers were asked for, and when
     streaming: int | None = None  # the piece that a stream is writing
     streams_from: Callable[[], Sequence[NodeId]] = tuple  # the peers of the stream, where it is one of peers
-    spreading: Spreading = field(default_factory=Spreading)
+    spreadings: dict[str, Spreading] = field(default_factory=dict)  # of each zone of those who follow
     followers: dict[NodeId, float] = field(default_factory=dict)
     used: dict[NodeId, int] = field(default_factory=dict)  # peers whose bytes are in it, and how many
     streamed: set[NodeId] = field(default_factory=set)  # those of them whose bytes nobody claimed a hash of
@@ -233,6 +234,12 @@ class Flight:
         for index in indexes:
             del self.hashes[index], self.hashed_at[index]
             self.claimed_by.pop(index, None)
+
+    def spreading(self, zone: str) -> Spreading:
+        """Return the book of what is given to nodes of a zone; zones beyond `BOOKS_MAX` share one."""
+        if zone not in self.spreadings and len(self.spreadings) >= BOOKS_MAX:
+            zone = ""
+        return self.spreadings.setdefault(zone, Spreading())
 
     def follows_now(self, now: float) -> list[NodeId]:
         """Return who follows it, the latest last."""

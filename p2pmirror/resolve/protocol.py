@@ -69,11 +69,12 @@ class Resolver(Protocol):
         ...
 
     async def flight_piece(
-        self, digest: Digest, asker: NodeId, *, first: int, lacks: bytes, wait_s: float
+        self, digest: Digest, asker: NodeId, *, first: int, lacks: bytes, wait_s: float, zone: str = ""
     ) -> Piece | None:
-        """Return a piece for a peer, who lacks these from `first` on; None when there is none within `wait_s`.
+        """Return a piece for a peer of a zone, who lacks these from `first` on.
 
-        Raises `NotHere` when it is not arriving here, or not for others. What is returned is to be ended.
+        None when there is none within `wait_s`. Raises `NotHere` when it is not arriving here, or not for others. What
+        is returned is to be ended.
         """
         ...
 

@@ -117,10 +117,11 @@ class MirrorResolver:
         return await piece_map(self._flight(digest), self._own, asker, since=since, wait_s=wait_s)
 
     async def flight_piece(
-        self, digest: Digest, asker: NodeId, *, first: int, lacks: bytes, wait_s: float
+        self, digest: Digest, asker: NodeId, *, first: int, lacks: bytes, wait_s: float, zone: str = ""
     ) -> Piece | None:
         """Give a peer a piece of a flight; see `protocol.Resolver`."""
-        return await next_piece(self._flight(digest), asker, first=first, lacks=lacks, wait_s=wait_s)
+        flight = self._flight(digest)
+        return await next_piece(flight, asker, first=first, lacks=lacks, wait_s=wait_s, zone=zone)
 
     def _flight(self, digest: Digest) -> Flight:
         flight = None if self._flights is None else self._flights.get(digest)

@@ -3,7 +3,7 @@
 Laws:
 - only a flight that leads makes a peer wait for bytes; any flight makes him wait for news, for as long as he said;
 - a map says what is whole and what its author claims; hashes are computed once somebody asks for a map, not before;
-- what a flight that leads has is given to one peer each (`spreading`), and to others through that one.
+- what a flight that leads has is given to one peer of each zone (`spreading`), and to others through that one.
 
 DESIGN.md section 4, "Flights and pieces".
 """
@@ -18,6 +18,7 @@ import trio
 from p2pmirror.errors import NotHere, Unreachable
 from p2pmirror.peers.piecemap import FOLLOWERS_MAX, Bitmap, PieceMap
 from p2pmirror.resolve.flight import Flight
+from p2pmirror.resolve.spreading import Spreading
 from p2pmirror.wire.identity import NodeId
 from p2pmirror.wire.network import File
 
@@ -66,26 +67,28 @@ async def piece_map(flight: Flight, own: NodeId, asker: NodeId, *, since: int, w
     )
 
 
-async def next_piece(flight: Flight, asker: NodeId, *, first: int, lacks: bytes, wait_s: float) -> Piece | None:
+async def next_piece(
+    flight: Flight, asker: NodeId, *, first: int, lacks: bytes, wait_s: float, zone: str = ""
+) -> Piece | None:
     """Return a piece for a peer who lacks these from `first` on; None when there is none within `wait_s`.
 
     Raises `NotHere` when this flight does not lead or has failed. Cancellation: nothing was given.
     """
     _note(flight, asker)
-    book = flight.spreading
+    book = flight.spreading(zone)
     with trio.move_on_after(min(wait_s, WAIT_S_MAX)):
         while True:
             if flight.failed is not None or not flight.leads:
                 raise NotHere(f"{flight.digest} is not spread from here")
-            index = None if book.is_busy else _choose(flight, asker, first, lacks)
+            index = None if book.is_busy else _choose(flight, book, asker, first, lacks)
             if index is not None:
-                return await _give(flight, index, asker)
+                return await _give(flight, book, index, asker)
             with trio.move_on_after(BOOK_S):  # the book looks at the time, too
                 await flight.wait_for_pieces()
     return None
 
 
-def _choose(flight: Flight, asker: NodeId, first: int, lacks: bytes) -> int | None:
+def _choose(flight: Flight, book: Spreading, asker: NodeId, first: int, lacks: bytes) -> int | None:
     lacked = [
         index
         for at in range(8 * len(lacks))
@@ -94,23 +97,23 @@ def _choose(flight: Flight, asker: NodeId, first: int, lacks: bytes) -> int | No
     if lacked:
         for index in range(lacked[0], lacked[-1]):
             if index not in lacked:
-                flight.spreading.announced(asker, index)
+                book.announced(asker, index)
         for index in range(lacked[0]):
-            flight.spreading.announced(asker, index)
-    return flight.spreading.choose(asker, [i for i in lacked if i in flight.have], trio.current_time())
+            book.announced(asker, index)
+    return book.choose(asker, [i for i in lacked if i in flight.have], trio.current_time())
 
 
-async def _give(flight: Flight, index: int, asker: NodeId) -> Piece | None:
+async def _give(flight: Flight, book: Spreading, index: int, asker: NodeId) -> Piece | None:
     assert flight.incoming is not None
     offset, count = flight.extent(index)
-    flight.spreading.began(index, asker, trio.current_time())
+    book.began(index, asker, trio.current_time())
     is_over = False
 
     def ended(whole: bool) -> None:  # noqa: FBT001  # the shape of a callback
         nonlocal is_over
         if not is_over:
             is_over = True
-            flight.spreading.ended(index, asker, trio.current_time(), whole=whole)
+            book.ended(index, asker, trio.current_time(), whole=whole)
             flight.changed_pieces()
 
     try:

@@ -98,7 +98,7 @@ class Swarm:
         self._rests: dict[NodeId, tuple[int, float]] = {}  # how often each broke since its last piece, and until when
         self._nursery: trio.Nursery | None = None
         self._progress_at = trio.current_time()
-        self._question = FlightQuestion(flight.digest, flight.registry, flight.repository)
+        self._question = FlightQuestion(flight.digest, flight.registry, flight.repository, parts.zone)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Ask peers until cancelled. Raises `StoreFull`."""

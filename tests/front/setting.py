@@ -56,6 +56,7 @@ class FakeResolver:
         self.pieces: list[Piece | None] = []  # what is given, one after another
         self.flights_asked: list[tuple[Any, ...]] = []
         self.flights_wanted: list[Want | None] = []
+        self.zones: list[str] = []  # of those who asked for pieces
 
     async def flight_map(
         self, digest: Digest, asker: NodeId, *, since: int, wait_s: float, want: Want | None = None
@@ -67,8 +68,9 @@ class FakeResolver:
         return self.told[digest]
 
     async def flight_piece(
-        self, digest: Digest, asker: NodeId, *, first: int, lacks: bytes, wait_s: float
+        self, digest: Digest, asker: NodeId, *, first: int, lacks: bytes, wait_s: float, zone: str = ""
     ) -> Piece | None:
+        self.zones.append(zone)
         self.flights_asked.append((digest, asker, first, lacks, wait_s))
         if digest not in self.told:
             raise NotHere("it is not arriving")

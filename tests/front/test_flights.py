@@ -129,6 +129,15 @@ async def test_what_may_be_fetched_for_a_peer(bench: Bench, query: str, name: st
     assert want is None or (want.reference, want.from_peer) == (DIGEST, None)
 
 
+async def test_the_zone_of_who_asks_for_a_piece(bench: Bench) -> None:
+    """It is told to whoever gives pieces, no longer than a zone's name may be; who says nothing is of none."""
+    bench.resolver.told[DIGEST] = told()
+    bench.resolver.pieces = [None, None, None]
+    for query in ("", "&zone=rack%201%2Fb", f"&zone={'z' * 500}"):
+        await bench.ask(f"{NEXT}{query}", **PEER)
+    assert bench.resolver.zones == ["", "rack 1/b", "z" * 63]
+
+
 @pytest.mark.parametrize("target", [TARGET, NEXT])
 async def test_what_is_not_arriving(bench: Bench, target: str) -> None:
     """A digest of which there is no flight is 404."""

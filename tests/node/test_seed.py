@@ -35,12 +35,12 @@ async def seeded(**seed_settings: Any) -> AsyncIterator[tuple[Cluster, Simulated
         nursery.cancel_scope.cancel()
 
 
-async def pull_everywhere(nodes: Cluster, members: list[Member]) -> None:
-    """Pull the blob on these nodes at the same moment, and compare every byte."""
+async def pull_everywhere(nodes: Cluster, members: list[Member], data: bytes = DATA) -> None:
+    """Pull a blob on these nodes at the same moment, and compare every byte."""
 
     async def pull(member: Member) -> None:
-        answer = await nodes.get(member, PATH, ns=NAME)
-        assert (answer.status, answer.cut, answer.body == DATA) == (200, False, True)
+        answer = await nodes.get(member, f"/v2/app/blobs/{Digest.of(data)}", ns=NAME)
+        assert (answer.status, answer.cut, answer.body == data) == (200, False, True)
 
     async with trio.open_nursery() as nursery:
         for member in members:

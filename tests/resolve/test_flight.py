@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from p2pmirror.oci import Digest
-from p2pmirror.resolve.flight import FOLLOWER_S, TAIL_BYTES, Flight, PieceSizes
+from p2pmirror.resolve.flight import BOOKS_MAX, FOLLOWER_S, TAIL_BYTES, Flight, PieceSizes
 from p2pmirror.wire.identity import NodeId
 
 PIECE = 50_000  # so that what is withheld of the end is more than one piece
@@ -166,3 +166,15 @@ def test_followers_are_forgotten() -> None:
     assert flight.follows_now(FOLLOWER_S - 0.1) == [ONE, TWO]
     assert flight.follows_now(FOLLOWER_S) == [TWO]
     assert flight.follows_now(FOLLOWER_S + 1.0) == []
+
+
+def test_each_zone_has_a_book_of_its_own() -> None:
+    """What was given into one zone is free for the others; however many there are said to be, the books are few."""
+    flight = flight_of(4 * PIECE, {0})
+    assert flight.spreading("a").choose(ONE, [0], 1.0) == 0
+    flight.spreading("a").began(0, ONE, 1.0)
+    assert flight.spreading("a").choose(TWO, [0], 1.0) is None
+    assert flight.spreading("b").choose(TWO, [0], 1.0) == 0
+    books = {id(flight.spreading(f"zone {number}")) for number in range(1000)}
+    assert len(books) <= BOOKS_MAX + 1
+    assert flight.spreading("a").is_given(0)

@@ -80,8 +80,8 @@ async def test_questions_about_a_flight(autojump_clock: Any) -> None:
 
         async def check() -> None:
             await trio.lowlevel.checkpoint()
-            assert not flight.spreading.is_busy
-            assert not any(flight.spreading.is_given(index) for index in range(12))
+            assert not flight.spreading("").is_busy
+            assert not any(flight.spreading("").is_given(index) for index in range(12))
 
         assert await cancel_at_every_checkpoint(ask_map, check) > 0
         assert await cancel_at_every_checkpoint(ask_piece, check) > 0
@@ -107,7 +107,7 @@ async def test_questions_to_a_resolver(autojump_clock: Any) -> None:
 
         async def check() -> None:
             await trio.lowlevel.checkpoint()
-            assert not any(flight.spreading.is_given(index) for index in range(12))
+            assert not any(flight.spreading("").is_given(index) for index in range(12))
 
         assert await cancel_at_every_checkpoint(ask, check) > 1
         found.close()
