@@ -36,10 +36,7 @@ WATCH_S: Final = 300.0  # a watch ends after this, as the API's own clients' do;
 SILENCE_S: Final = 100.0  # the API sends a bookmark each minute: after this the connection is broken somewhere
 FRESH_S: Final = 1.0  # what came so shortly ago is not asked for again
 GATHER_S: Final = 20.0  # between news and telling it: of a cluster's start each node is told in a few parts
-PAUSE_S_MIN, PAUSE_S_MAX = (
-    2.0,
-    30.0,
-)  # before the next attempt, half of it at chance: of a thousand nodes whose API restarts
+PAUSE_S_MIN, PAUSE_S_MAX = 2.0, 30.0  # before the next attempt, half of it by chance: a thousand nodes drift apart
 REFUSED_PAUSE_S: Final = 60.0  # before the next attempt of whom the API refuses
 
 _ROLE: Final = "its service account needs a role with list and watch on endpointslices (discovery.k8s.io)"
