@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-BUILD_S = 1800  # five minutes on two cores with an empty cache; a slow module proxy may take much longer
+BUILD_S = 5400  # ten minutes on two cores with an empty cache for the largest; a busy machine takes much longer
 
 
 def kept(name: str) -> Path:

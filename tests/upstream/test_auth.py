@@ -140,12 +140,18 @@ async def test_many_askers_share_one_fetch(proxy: FaultProxy, tokens: TokenServe
                 nursery.start_soon(ask, 20)
         assert made.asked("ok") == 8 + 1
     assert len(tokens.asked) == 1
+    tokens.delay_s = 5.0  # the first asker leaves before, whatever the machine does
     async with client(proxy.url) as made:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(ask, 0.15)
-            await trio.sleep(0.05)
-            for _ in range(4):
-                nursery.start_soon(ask, 20)
+            async with trio.open_nursery() as leaving:
+                leaving.start_soon(ask, 20)
+                while len(tokens.asked) < 2:
+                    await trio.sleep(0.01)
+                tokens.delay_s = 0.3
+                for _ in range(4):
+                    nursery.start_soon(ask, 20)
+                await trio.sleep(0.1)
+                leaving.cancel_scope.cancel()
         assert made.asked("ok") == 4 + 1
     assert len(tokens.asked) == 3
 
