@@ -36,6 +36,15 @@ def test_the_first_asker_leads_and_the_second_learns_it() -> None:
     assert (len(leases), leases.live(1.0), leases.live(LEASE_S + 0.1)) == (2, 2, 0)
 
 
+def test_who_fell_silent_and_leads_again_begins_anew() -> None:
+    """What a lease that ended by silence had moved, and when, says nothing of the next one of the same node."""
+    leases = Leases()
+    for term, begins in ((1, 0.0), (2, STANDSTILL_S + 1.0), (3, 2 * STANDSTILL_S)):
+        assert leases.wants(key(1), leader(1), term, begins) == leader(1)
+        assert leases.reports(key(1), leader(1), term, 0, begins + 1.0)
+        assert leases.wants(key(1), leader(2), 1, begins + 1.5) == leader(1)
+
+
 def test_a_lease_ends_with_silence_and_goes_on_with_each_report() -> None:
     """At `LEASE_S` after the last word, and not before, the next asker leads; asking again is a word."""
     leases = Leases()
