@@ -24,6 +24,7 @@ LATEST = Path(__file__).parent / "latest.json"
 GROUPS: dict[str, Callable[[Stage], list[Row]]] = {
     "blob": bulk.blob,
     "relay": bulk.relay,
+    "flight": bulk.flight,
     "manifest": answers.manifest,
     "peer-manifest": answers.manifest_from_peer,
     "first-byte": answers.first_byte,

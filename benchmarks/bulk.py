@@ -20,6 +20,7 @@ from tests.lab.process import Process
 
 GIB = 1 << 30
 CLIENTS = 64
+FOLLOWERS = 16  # of one flight
 NO_NGINX = "nginx is not installed"
 
 
@@ -39,6 +40,7 @@ class Source:
     port: int
     target: str
     processes: Sequence[Process]
+    client: Host | None = None  # where it is asked from; None: beside the relay
 
 
 def blob(stage: Stage) -> list[Row]:
@@ -78,6 +80,33 @@ def relay(stage: Stage) -> list[Row]:
     return rows
 
 
+def flight(stage: Stage) -> list[Row]:
+    """Let a blob arrive from a peer in pieces, verified and written to the cache, for one client and for many."""
+    pair, layers = stage.pair, iter(stage.content.flown.layers)
+    host, process = pair.keeper
+    rows = []
+    for clients, name in ((1, "one client"), (FOLLOWERS, f"{FOLLOWERS} clients")):
+
+        def ours(clients: int = clients) -> Flow:
+            target = stage.content.flown.target(next(layers))
+            processes = [process, pair.holder_process]
+            return _flow(pair, Source(host, REGISTRY_PORT, target, processes, client=host), clients, apart=False)
+
+        def peer(clients: int = clients) -> Flow:
+            assert pair.nginx_proxy is not None
+            assert pair.nginx is not None
+            target = _file(stage.content.flown.layers[0])
+            return _flow(
+                pair, Source(pair.near, PROXY_PORT, target, [pair.nginx_proxy, pair.nginx]), clients, apart=False
+            )
+
+        both = turns(stage.scale.rounds, ours, peer if pair.nginx_proxy is not None else None)
+        size = f"{stage.scale.flown_mib} MiB, another one each time, in the cache at the end; nobody pinned"
+        note = f"{size}; peer: nginx proxy_pass, proxy_buffering off, before nginx sendfile"
+        rows += _compared(f"a blob from a peer, kept, {name}", note, both, Budget(">=", 1.3, of="ratio"))
+    return rows
+
+
 def _rows(
     stage: Stage,
     name: str,
@@ -90,12 +119,17 @@ def _rows(
 ) -> list[Row]:
     ours, peer = sides
     pair = stage.pair
-    flows, peer_flows = turns(
+    both = turns(
         stage.scale.rounds,
         lambda: _flow(pair, ours, clients, apart=apart),
         None if peer is None else lambda: _flow(pair, peer, clients, apart=apart),
     )
-    note = note if peer is not None else NO_NGINX
+    return _compared(name, note, both, budget)
+
+
+def _compared(name: str, note: str, both: tuple[list[Flow], list[Flow]], budget: Budget | None) -> list[Row]:
+    flows, peer_flows = both
+    note = note if peer_flows else NO_NGINX
     speed = Row(name, "GiB/s", budget=budget, note=note)
     cost = Row(f"CPU: {name}", "s/GiB", note="user and system time of those who serve")
     return [
@@ -116,7 +150,7 @@ def _flow(pair: Pair, source: Source, clients: int, *, apart: bool) -> Flow:
         cores=[CLIENT] if apart else [],
     )
     before = sum(map(cpu_s, pids))
-    answer = pair.place.load(pair.near, job)
+    answer = pair.place.load(source.client or pair.near, job)
     spent = sum(map(cpu_s, pids)) - before
     gib = answer["bytes"] / GIB
     return Flow(gib / answer["seconds"], spent / gib)

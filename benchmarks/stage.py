@@ -18,6 +18,7 @@ from benchmarks.content import MANIFEST, Image, write_images, write_manifests
 from benchmarks.places import Place
 from tests.lab import sweep
 from tests.lab.agent import Agent
+from tests.lab.network import Host
 from tests.lab.process import Process, wait_until
 
 MIB = 1 << 20
@@ -32,6 +33,7 @@ class Scale:
     blob_mib: int = 1024  # one client
     shared_mib: int = 64  # each of many clients
     relayed_mib: int = 16  # each of many clients, of a peer
+    flown_mib: int = 256  # a blob that arrives in a flight, another one each time: the last one lingers
     layers: int = 100  # of 1 MiB, for first bytes
     manifests: int = 1000  # of 5,000 bytes: more than an agent keeps in memory of what it fetched, 4 MiB
     rounds: int = 5
@@ -58,6 +60,7 @@ QUICK = Scale(
     blob_mib=32,
     shared_mib=1,
     relayed_mib=1,
+    flown_mib=9,
     layers=4,
     manifests=20,
     rounds=1,
@@ -86,13 +89,15 @@ class Content:
     """The images in the one layout that is served.
 
     `big` has one layer for one client, one for many, and one for many who get it from a peer; `fine` has layers of
-    1 MiB, `plain` a manifest of the usual size, and `many` have nothing but their manifests.
+    1 MiB, `plain` a manifest of the usual size, `flown` a layer for each turn of a flight, and `many` have nothing but
+    their manifests.
     """
 
     directory: Path
     big: Image
     fine: Image
     plain: Image
+    flown: Image
     many: Sequence[Image]
 
 
@@ -115,9 +120,10 @@ class Stage:
         scale = self.scale
         directory = sweep.directory_of(sweep.mark_of(os.getpid())) / "content"
         big = [size * MIB for size in (scale.blob_mib, scale.shared_mib, scale.relayed_mib)]
-        first, fine, plain = write_images(directory, [big, [MIB] * scale.layers, [1000] * PLAIN_LAYERS])
+        flown = [scale.flown_mib * MIB] * (2 * (scale.rounds + 1))
+        first, fine, plain, flights = write_images(directory, [big, [MIB] * scale.layers, [1000] * PLAIN_LAYERS, flown])
         many = write_manifests(directory, "bench/many", scale.manifests, MANIFEST_BYTES)
-        return Content(directory, first, fine, plain, many)
+        return Content(directory, first, fine, plain, flights, many)
 
     @cached_property
     def pair(self) -> Pair:
@@ -134,9 +140,20 @@ class Pair:
         self.near = place.host("near")
         hosts = [self.far, self.near]
         self.holder = place.agent(self.far, hosts, store=f"oci-layout:{content.directory}")
-        self.relay = place.agent(self.near, hosts, store="none")
+        self.relay = place.agent(self.near, hosts, store="none", scratch_max_bytes="0")  # passes on, and no more
         self.holder_process, self.relay_process = start_agents([self.holder, self.relay])
         self.content = content
+
+    @cached_property
+    def keeper(self) -> tuple[Host, Process]:
+        """A third host, whose agent keeps what it fetches, and that agent's process."""
+        host = self.place.host("keep")
+        cluster = [self.far, self.near, host]
+        agent = self.place.agent(host, cluster, store="none", cache_dir=str(host.directory / "cache"))
+        agent.launch()
+        agent.wait()
+        wait_until(partial(_knows, agent, 2), f"{host.name} knows the others")
+        return host, process_of(agent)
 
     @cached_property
     def nginx(self) -> Process | None:

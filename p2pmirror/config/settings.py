@@ -265,7 +265,7 @@ SETTINGS = (
         "upload_slots",
         "",
         _slots,
-        f"how many blobs go out to peers at once; default: from {SLOTS_MIN} up to {SLOTS_MAX}, as the network has room",
+        f"how many pieces go out to peers at once; default: {SLOTS_MIN} to {SLOTS_MAX}, as the network has room",
     ),
     Setting("upload_slots_per_peer", str(PER_PEER), _count, "how many of them one peer may have"),
     Setting("upload_rate_max", "0", parse_size, "bytes per second that this node sends to peers; 0 = no limit"),

@@ -45,7 +45,7 @@ class Refused(BadRequest):
 
 
 class Occupied(MirrorError):
-    """As much goes out to peers as may; these have taken the same before. For peers alone."""
+    """As many pieces go out to peers as may; these have taken the same before. For peers alone."""
 
     def __init__(self, message: str, holders: Sequence[NodeId]) -> None:
         """`holders` are the nodes to ask instead."""

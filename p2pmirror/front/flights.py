@@ -31,6 +31,7 @@ WAIT_MS_MAX: Final = 10_000
 ZONE_CHARS_MAX: Final = 63  # as in the setting
 LACKS_BYTES_MAX: Final = 256  # pieces from the first on that would do: 2,048; a window has 32
 
+_PIECE: Final = re.compile(r"bytes=[0-9]+-[0-9]+")
 _NUMBER: Final = re.compile(r"[0-9]{1,18}")
 
 
@@ -84,6 +85,11 @@ async def answer(
     zone = asked.values.get("zone", "")[:ZONE_CHARS_MAX]
     piece = await resolver.flight_piece(asked.digest, peer, first=first, lacks=lacks, wait_s=wait_s, zone=zone)
     return Response(200, {}, b"") if piece is None else _piece(asked.digest, piece)
+
+
+def is_piece(request: Request) -> bool:
+    """Whether a peer asks for a piece: of our choice, or from a byte to another; not for all that follows one."""
+    return request.path.startswith(PREFIX) or _PIECE.fullmatch(request.headers.get("range", "")) is not None
 
 
 def image_of(request: Request) -> tuple[str, str]:

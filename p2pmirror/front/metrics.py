@@ -46,9 +46,11 @@ class FrontMetrics:
         for reason in DOUBTS:
             self.denied.child(reason)
         self.upload_slots = room.gauge(
-            "upload_slots", "Blobs that may go out to peers at once (all), and that do (taken).", {"state": SLOTS}
+            "upload_slots",
+            "Pieces of blobs that may go out to peers at once (all), and that do (taken).",
+            {"state": SLOTS},
         )
         self.uploads_refused = room.counter(
-            "uploads_refused_total", "Requests of peers for blobs that were sent away because no slot was free."
+            "uploads_refused_total", "Requests of peers for pieces that were sent away because no slot was free."
         ).child()
         self.in_flight = room.gauge("in_flight_requests", "Requests that are being answered.").child()

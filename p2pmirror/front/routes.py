@@ -101,7 +101,8 @@ class Front:
         try:
             response = await self._answer(request, exchange)
             if exchange.from_peer is not None:
-                self._uploads.begin(response, exchange.from_peer, exchange.digest)
+                is_piece = flights.is_piece(request)
+                self._uploads.begin(response, exchange.from_peer, exchange.digest, is_piece=is_piece)
         except (MirrorError, Invalid) as error:
             response = self._error(error, exchange)
         except BaseException as error:

@@ -1,4 +1,4 @@
-"""How many blobs go out to peers at once, to whom, and who else may be asked where that is too many.
+"""How many pieces go out to peers at once, to whom, and who else may be asked where that is too many.
 
 Laws:
 - only peers take slots, and only for what takes long enough to matter: the node's own containerd is never refused;

@@ -1,4 +1,7 @@
-"""Answers to peers: as many at once, and as quickly, as this node may send; containerd waits for neither.
+"""Answers to peers: as many pieces at once, and as quickly, as this node may send; containerd waits for neither.
+
+Laws: only pieces take slots, whose askers come back for them a moment later; whoever wants all that follows a byte may
+have nobody else to ask, and is served: a large blob goes to one peer at a time anyhow (`resolve.giving`).
 
 Settings `upload_slots`, `upload_slots_per_peer` and `upload_rate_max`.
 """
@@ -38,13 +41,19 @@ class Uploads:
         if not self._slots.has_room(peer):
             raise self._occupied(peer, None)
 
-    def begin(self, response: Response, peer: NodeId, digest: Digest | None) -> None:
-        """Have an answer go out in a slot of this peer. Raises `Occupied`, and has let go of the answer then."""
+    def begin(self, response: Response, peer: NodeId, digest: Digest | None, *, is_piece: bool) -> None:
+        """Have an answer go out, a piece in a slot. Raises `Occupied`, and has let go of the answer then."""
         body = response.body
         if isinstance(body, bytes) or body.count <= SMALL_BYTES:
             return
+        if is_piece:
+            self._take_slot(response, peer, digest)
+        if self._pace is not None:
+            response.body = paced(body, self._pace)
+
+    def _take_slot(self, response: Response, peer: NodeId, digest: Digest | None) -> None:
         if not self._slots.take(peer):
-            close_body(body)
+            close_body(response.body)
             raise self._occupied(peer, digest)
         began, done = self._clock(), response.done
 
@@ -54,12 +63,10 @@ class Uploads:
             self._slots.give_back(peer, digest, sent=sent, seconds=self._clock() - began, whole=finished)
 
         response.done = end
-        if self._pace is not None:
-            response.body = paced(body, self._pace)
 
     def _occupied(self, peer: NodeId, digest: Digest | None) -> Occupied:
         self._metrics.uploads_refused.inc()
-        return Occupied("as much goes out to peers as may", self._slots.takers(digest, peer))
+        return Occupied("as many pieces go out to peers as may", self._slots.takers(digest, peer))
 
 
 def paced(body: FileBody | PumpBody, pace: Pace) -> PumpBody:

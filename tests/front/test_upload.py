@@ -51,8 +51,9 @@ class Slotted(Bench):
         return file
 
     async def ask_as(self, peer: NodeId | None, target: str = BLOB, method: str = "GET", **headers: str) -> Response:
+        """Ask for all of it as a piece, as far as `headers` do not say otherwise."""
         named = {} if peer is None else {"P2PMirror_Peer": peer.hex()}
-        return await self.ask(target, method, **named, **headers)
+        return await self.ask(target, method, **{"Range": f"bytes=0-{len(DATA) - 1}", **named, **headers})
 
 
 @pytest.fixture
@@ -64,7 +65,7 @@ async def test_beyond_the_slots_a_peer_is_told_to_come_back(slotted: Slotted) ->
     """503 with Retry-After, nothing stays open, and as soon as an answer has ended there is room again."""
     slotted.held()
     first = await slotted.ask_as(THERE)
-    assert first.status == 200
+    assert first.status == 206
     file = slotted.held()
     refused = await slotted.ask_as(THERE)
     assert (refused.status, refused.headers["Retry-After"], file.closed) == (503, "1", 1)
@@ -95,7 +96,7 @@ async def test_who_took_half_of_it_is_named_to_nobody(slotted: Slotted) -> None:
     await send(await slotted.ask_as(OTHER), sink=FakeSink(trio.BrokenResourceError()))
     for asker in (THERE, OTHER):
         slotted.held()
-        assert (await slotted.ask_as(asker)).status == 200
+        assert (await slotted.ask_as(asker)).status == 206
     slotted.held()
     refused = await slotted.ask_as(NodeId(b"\x08" * 20))
     assert refused.status == 503
@@ -112,8 +113,21 @@ async def test_the_nodes_own_containerd_is_never_refused(slotted: Slotted, metho
     for _ in range(20):
         slotted.held()
         answers.append(await slotted.ask_as(None, method=method))
-    assert {each.status for each in answers} == {200}
+    assert {each.status for each in answers} == {200 if method == "HEAD" else 206}
     assert slotted.metric("upload_slots", state="taken") == 2
+
+
+@pytest.mark.parametrize("byte_range", ["", "bytes=0-", "bytes=1000-", "bytes=-5000"])
+async def test_who_wants_all_that_follows_is_served(slotted: Slotted, byte_range: str) -> None:
+    """However many there are: nobody else may have it, and what lasts minutes would take the pieces' slots."""
+    answers = []
+    for number in range(20):
+        slotted.held()
+        answers.append(await slotted.ask_as(NodeId(bytes([number % 3]) * 20), Range=byte_range))
+    assert {each.status for each in answers} <= {200, 206}
+    assert slotted.metric("upload_slots", state="taken") == 0
+    slotted.held()
+    assert (await slotted.ask_as(THERE)).status == 206
 
 
 async def test_small_content_takes_no_slot(slotted: Slotted) -> None:
@@ -122,7 +136,7 @@ async def test_small_content_takes_no_slot(slotted: Slotted) -> None:
         slotted.held()
         await slotted.ask_as(asker)
     slotted.held(DATA[:60_000])
-    assert await send(await slotted.ask_as(THERE)) == DATA[:60_000]
+    assert await send(await slotted.ask_as(THERE, Range="bytes=0-59999")) == DATA[:60_000]
     slotted.held()
     assert (await slotted.ask_as(THERE, If_None_Match=f'"{DIGEST}"')).status == 304
     assert (await slotted.ask_as(THERE, "/v2/")).status == 200

@@ -212,3 +212,20 @@ async def test_the_rate_of_what_comes(autojump_clock: MockClock) -> None:
         begun = trio.current_time()
         assert (await nodes.get(taker, BLOB)).body == DATA
         assert trio.current_time() - begun < 0.5
+
+
+async def test_many_layers_of_one_holder_at_once(autojump_clock: MockClock) -> None:
+    """However many layers a node pulls at the same moment of the only one that has them, it gets each of them."""
+    image = make_image(layer_bytes=tuple(range(100_000, 112_000, 1_000)))
+    async with cluster() as nodes:
+        await nodes.add(image=image, upload_slots="1", upload_slots_per_peer="1", upload_rate_max="1000000")
+        taker = await nodes.add()
+        await nodes.ready()
+
+        async def pull(layer: Digest) -> None:
+            answer = await nodes.get(taker, f"/v2/app/blobs/{layer}")
+            assert (answer.status, answer.cut, Digest.of(answer.body)) == (200, False, layer)
+
+        async with trio.open_nursery() as nursery:
+            for layer in image.layers:
+                nursery.start_soon(pull, layer)
