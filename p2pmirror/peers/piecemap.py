@@ -2,7 +2,7 @@
 
 Laws:
 - a map that exists is consistent: as many pieces as the size takes, no bit and no hash beyond them;
-- a hash is a claim of the map's author until the whole digest has been verified with it;
+- a hash is a claim of the map's author, or of whom `others` names, until the whole digest has been verified with it;
 - reading costs memory in proportion to the bytes that came.
 
 DESIGN.md section 4, "Flights and pieces". This module only thinks.
@@ -80,6 +80,7 @@ class Bitmap:
 class PieceMap:
     """One blob at one agent; `size` None: not known yet. `hashes` are those that are new since the last map.
 
+    `others` are the claims of others than the author among them, by who claims which.
     `spreads`: it hands out what nobody else has, each piece to one asker (`Peers.next`). `followers` follow it too.
     """
 
@@ -91,6 +92,7 @@ class PieceMap:
     author: NodeId | None = None
     spreads: bool = False
     followers: tuple[NodeId, ...] = ()
+    others: dict[NodeId, tuple[int, ...]] = field(default_factory=dict)
 
     @property
     def complete(self) -> bool:
@@ -116,6 +118,7 @@ class _Document(Struct, forbid_unknown_fields=False):
     author: _Id | None = None
     spreads: bool = False
     followers: Annotated[tuple[_Id, ...], Meta(max_length=FOLLOWERS_MAX)] = ()
+    others: Annotated[tuple[tuple[_Id, tuple[_Count, ...]], ...], Meta(max_length=FOLLOWERS_MAX)] = ()
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -141,6 +144,7 @@ def encode(piece_map: PieceMap) -> bytes:
             piece_map.author,
             piece_map.spreads,
             piece_map.followers,
+            tuple(piece_map.others.items())[:FOLLOWERS_MAX],
         )
     )
 
@@ -173,4 +177,5 @@ def _read(document: _Document) -> PieceMap:
         None if document.author is None else NodeId(document.author),
         document.spreads,
         tuple(NodeId(each) for each in document.followers),
+        {NodeId(claimant): indexes for claimant, indexes in document.others},
     )

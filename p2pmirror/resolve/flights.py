@@ -189,8 +189,9 @@ class Flights:
 
     def _wrong(self, flight: Flight) -> MirrorError:
         """Ban whoever had a part in it, and say what is wrong."""
-        self._ban(flight, [*flight.streamed, *flight.claimed_by.values()], BAN_S)
-        if flight.size_by is not None:
+        culprits = {*flight.streamed, *flight.claimed_by.values()}
+        self._ban(flight, culprits, BAN_S)
+        if not culprits and flight.size_by is not None:
             self._ban(flight, [flight.size_by], SIZE_BAN_S)
         if flight.used or not flight.is_from_registry:
             self._metrics.wrong_digests.inc()

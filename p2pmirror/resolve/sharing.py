@@ -8,7 +8,7 @@ Laws:
 DESIGN.md section 4, "Flights and pieces".
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Final
@@ -54,17 +54,29 @@ async def piece_map(flight: Flight, own: NodeId, asker: NodeId, *, since: int, w
     if flight.failed is not None:
         raise NotHere(f"{flight.digest} does not arrive any more: {flight.failed}")
     is_open = flight.incoming is not None
-    others = [each for each in flight.follows_now(trio.current_time()) if each != asker]
+    followers = [each for each in flight.follows_now(trio.current_time()) if each != asker]
+    hashes = {index: flight.hashes[index] for index, at in flight.hashed_at.items() if at > since}
     return PieceMap(
         flight.seq,
         flight.size if is_open else None,
         flight.piece_bytes if is_open else 1,
         flight.have if is_open else Bitmap(0),
-        {index: flight.hashes[index] for index, at in flight.hashed_at.items() if at > since},
+        hashes,
         flight.author or own,
         flight.leads,
-        tuple(others[-FOLLOWERS_MAX:]),
+        tuple(followers[-FOLLOWERS_MAX:]),
+        _claims_of_others(flight, own, hashes),
     )
+
+
+def _claims_of_others(flight: Flight, own: NodeId, hashes: Iterable[int]) -> dict[NodeId, tuple[int, ...]]:
+    """Return which of these hashes are claims of others than the author of a flight, by claimant."""
+    author, found = flight.author or own, dict[NodeId, list[int]]()
+    for index in hashes:
+        claimant = flight.claimed_by.get(index, own)
+        if claimant != author:
+            found.setdefault(claimant, []).append(index)
+    return {claimant: tuple(indexes) for claimant, indexes in found.items()}
 
 
 async def next_piece(

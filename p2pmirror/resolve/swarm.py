@@ -12,7 +12,7 @@ DESIGN.md section 4, "Flights and pieces".
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from functools import partial
@@ -62,12 +62,17 @@ class _Neighbour:
     have: Bitmap | None = None
     seq: int = 0
     spreads: bool = False
+    differs: set[int] = field(default_factory=set)  # pieces of which it tells another hash than is believed
     asks_all: bool = False  # its claims are to be told once more: some that came first were forgotten
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
 
     @property
     def node_id(self) -> NodeId:
         return self.provider.node_id
+
+    def tells(self, index: int, hashes: Mapping[int, bytes]) -> bool:
+        """Whether the hash of a piece is known, and this peer has told no other one."""
+        return index in hashes and index not in self.differs
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +145,7 @@ class Swarm:
     def has_elsewhere(self, index: int) -> bool:
         """Whether a neighbour has a piece, and it can be believed of what it sends that it is that one."""
         return any(
-            each.have is not None and index in each.have and (each.spreads or index in self._flight.hashes)
+            each.have is not None and index in each.have and (each.spreads or each.tells(index, self._flight.hashes))
             for each in self._neighbours.values()
         )
 
@@ -184,7 +189,10 @@ class Swarm:
 
     def doubt(self) -> None:
         """Believe those no more because of whom others were set apart: nothing comes."""
-        for claimant in set(self._flight.apart.values()):
+        flight = self._flight
+        differing = {flight.claimed_by.get(i) for each in self._neighbours.values() for i in each.differs}
+        for claimant in {*flight.apart.values(), *differing - {None} - flight.used.keys()}:
+            assert claimant is not None
             self._refute(claimant)
 
     def _refute(self, claimant: NodeId) -> None:
@@ -198,6 +206,7 @@ class Swarm:
         self._flight.disbelieve(claimant)
         for neighbour in self._neighbours.values():
             neighbour.asks_all = True
+            neighbour.differs.clear()
 
     def _rest(self, node_id: NodeId) -> None:
         """Leave a peer that broke: at first it may be asked again at once."""
@@ -256,14 +265,26 @@ class Swarm:
         flight.changed_pieces()
 
     def _take_claims(self, neighbour: _Neighbour, piece_map: PieceMap) -> None:
-        """Take in the hashes of a map as its author's claims; where he is banned they are those of whoever tells."""
-        flight, author = self._flight, piece_map.author
-        if author in {None, self._parts.router.node_id} or author in flight.refuted:
-            return
-        if author is None or self._parts.scores.banned(author, flight.digest, trio.current_time()):
-            author = neighbour.node_id
-        flight.author = author if flight.author is None or piece_map.spreads else flight.author
-        flight.learn(author, piece_map.hashes, self._stands_against(neighbour.node_id))
+        """Take in the hashes of a map, each as a claim of whoever makes it."""
+        flight, hashes = self._flight, dict(piece_map.hashes)
+        for claimant, indexes in piece_map.others.items():
+            self._take_claims_of(claimant, neighbour, {i: hashes.pop(i) for i in indexes if i in hashes})
+        if piece_map.author is not None:
+            author = self._take_claims_of(piece_map.author, neighbour, hashes)
+            if author is not None and (flight.author is None or piece_map.spreads):
+                flight.author = author
+        for index, piece_hash in piece_map.hashes.items():
+            (neighbour.differs.discard if flight.hashes.get(index) == piece_hash else neighbour.differs.add)(index)
+
+    def _take_claims_of(self, claimant: NodeId, teller: _Neighbour, hashes: dict[int, bytes]) -> NodeId | None:
+        """Take somebody's claims in; where he is banned they are those of whoever tells. Return whose they are now."""
+        flight = self._flight
+        if claimant == self._parts.router.node_id or claimant in flight.refuted:
+            return None
+        if self._parts.scores.banned(claimant, flight.digest, trio.current_time()):
+            claimant = teller.node_id
+        flight.learn(claimant, hashes, self._stands_against(teller.node_id))
+        return claimant
 
     def _stands_against(self, teller: NodeId) -> Callable[[NodeId], bool]:
         """Return whether claims of a node count more than a peer's word: it is around, and is not that peer itself."""
@@ -317,7 +338,7 @@ class Swarm:
         flight, have = self._flight, neighbour.have
         if have is None or flight.incoming is None:
             return None
-        candidates = [index for index in self._wanted() if index in have and index in flight.hashes]
+        candidates = [index for index in self._wanted() if index in have and neighbour.tells(index, flight.hashes)]
         others = [each.have for each in self._neighbours.values() if each.have is not None]
         return rarest(candidates, others, self._parts.random)
 

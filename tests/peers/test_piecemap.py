@@ -109,6 +109,16 @@ def test_how_many_pieces_there_are(size: int, piece_bytes: int, count: int) -> N
     assert pieces_of(size, piece_bytes) == count
 
 
+def test_whose_claims_are_whose_is_told() -> None:
+    """Claims of others than the author come over with their claimants; a map of an agent that tells none is read."""
+    have = Bitmap.full(3)
+    sent = PieceMap(1, 10, 4, have, {0: bytes(32), 2: bytes(32)}, NODE, others={NodeId(b"o" * 20): (2,)})
+    assert decode(encode(sent)).others == {NodeId(b"o" * 20): (2,)}
+    assert decode(document()).others == {}
+    with pytest.raises(PeerMisbehaved):
+        decode(document(others=[[b"short", [1]]]))
+
+
 def test_the_honest_map_is_read() -> None:
     """What every lie below changes is read; what is optional may be absent, and what is not known is ignored."""
     assert bits(decode(document()).have) == {0, 2}

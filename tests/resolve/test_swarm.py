@@ -207,6 +207,21 @@ async def test_a_liar_alone_and_a_registry(autojump_clock: Any, lie: str) -> Non
         assert world.registries.sent_bytes <= 2 * len(DATA)
 
 
+async def test_those_who_believed_the_same_liar(autojump_clock: Any) -> None:
+    """Peers that still pass a liar's claims and pieces on harm neither the next flight nor the honest leader."""
+    stale = Script(WRONG, told=Told(PIECE_BYTES, author=node(1)))
+    mixed = says(author=node(2), others={node(1): tuple(range(12))})
+    scripts = {
+        1: Script(WRONG, chunk_s=0.0, told=Told(PIECE_BYTES, spreads=True)),
+        2: replace(leader(), head_s=0.5),
+        3: stale,
+        4: replace(stale, asked=[], told=Told(PIECE_BYTES, lie=mixed)),
+    }
+    async with node_among(scripts) as world:
+        assert await pulled(world) == 2
+        assert [banned(world, number) for number in (1, 2, 3, 4)] == [True, False, False, False]
+
+
 async def test_whoever_waits_when_bytes_turn_out_wrong(autojump_clock: Any) -> None:
     """All who have read of wrong bytes end early; the flight begins anew by itself, without the liar."""
     liar = Script(WRONG, chunk_s=0.0, told=Told(PIECE_BYTES, spreads=True))
