@@ -63,6 +63,7 @@ class _Neighbour:
     seq: int = 0
     spreads: bool = False
     differs: set[int] = field(default_factory=set)  # pieces of which it tells another hash than is believed
+    is_idle: bool = False  # nothing came, of it either, when it was to come: what it says it has is no reason to wait
     asks_all: bool = False  # its claims are to be told once more: some that came first were forgotten
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
 
@@ -147,6 +148,7 @@ class Swarm:
         return any(
             each.have is not None and index in each.have and (each.spreads or each.tells(index, self._flight.hashes))
             for each in self._neighbours.values()
+            if not each.is_idle
         )
 
     def leave(self) -> None:
@@ -188,8 +190,10 @@ class Swarm:
         neighbour.scope.cancel()
 
     def doubt(self) -> None:
-        """Believe those no more because of whom others were set apart: nothing comes."""
+        """Believe nobody that he has anything, and those no more because of whom others were set apart."""
         flight = self._flight
+        for neighbour in self._neighbours.values():
+            neighbour.is_idle = True
         differing = {flight.claimed_by.get(i) for each in self._neighbours.values() for i in each.differs}
         for claimant in {*flight.apart.values(), *differing - {None} - flight.used.keys()}:
             assert claimant is not None
@@ -417,6 +421,7 @@ class Swarm:
             flight.used[node_id] = flight.used.get(node_id, 0) + len(data)
             self._progress_at = trio.current_time()
             self._rests.pop(node_id, None)
+            neighbour.is_idle = False
             self._metrics.piece("leader" if neighbour.spreads else "peer")
             flight.add(index, piece_hash)
 
