@@ -322,6 +322,7 @@ EXEMPT: Final[dict[str, tuple[str, ...]]] = {
     ),
     "a thin wrapper: of a question, a sleep, a call or a file, which has an entry here": (
         "config.trust: load_trust",
+        "hostconfig.doctor.asking: ask_containerd",
         "routing.dht.finding.Finder: vouch",
         "resolve.confirmed.Confirmed: forget",
         "resolve.passing.Passage: go_on",
