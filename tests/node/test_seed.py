@@ -12,10 +12,12 @@ from trio.testing import MockClock
 from p2pmirror.oci import Digest
 from simulations.registry import NAME, SimulatedRegistry
 from tests.node.cluster import Cluster, Member, cluster
+from tests.resolve.registry import manifest_bytes
 
 DATA = Random(1).randbytes(2_000_000)
 DIGEST = Digest.of(DATA)
 PATH = f"/v2/app/blobs/{DIGEST}"
+MANIFEST = manifest_bytes("seeded")
 
 
 @asynccontextmanager
@@ -62,6 +64,26 @@ async def test_the_seed_fetches_for_all(autojump_clock: MockClock) -> None:
         assert registry.sent_bytes == len(DATA)
         assert [await fetched(nodes, each) for each in nodes.members] == [0, 0, 0, len(DATA)]
         await nodes.until_known(others[0], DIGEST, {each.id for each in (others[1], others[2], seed)}, 60.0)
+
+
+async def test_the_seed_asks_for_all_what_a_tag_names(autojump_clock: MockClock) -> None:
+    """Three nodes pull a tag at the same moment: the seed asks for it and its manifest, once each, and tells them."""
+    async with seeded() as (nodes, registry):
+        *others, seed = nodes.members
+        manifest, registry.answer_s = registry.tag(MANIFEST, "1"), 0.1
+
+        async def pull(member: Member) -> None:
+            told = await nodes.get(member, "/v2/app/manifests/1", ns=NAME, method="HEAD")
+            assert (told.status, told.headers["docker-content-digest"]) == (200, str(manifest))
+            assert (await nodes.get(member, f"/v2/app/manifests/{manifest}", ns=NAME)).body == MANIFEST
+
+        async with trio.open_nursery() as nursery:
+            for member in others:
+                nursery.start_soon(pull, member)
+        assert dict(registry.asked) == {"tag": 1, "manifest": 1}
+        page = (await nodes.page(seed, "/metrics")).body.decode()
+        for kind in ("tag", "manifest"):
+            assert f'p2pmirror_resolve_questions_total{{kind="{kind}",outcome="asked"}} 1.0' in page
 
 
 async def test_without_its_seed_a_cluster_leads_itself(autojump_clock: MockClock) -> None:
