@@ -10,6 +10,7 @@ from trio.testing import MockClock
 
 from p2pmirror.config import BadSetting
 from p2pmirror.node import Node
+from p2pmirror.resolve.flights import LINGER_S
 from p2pmirror.store.ocilayout import LayoutWriter
 from p2pmirror.wire.address import Address
 from tests.cancellation import cancel_at_every_checkpoint
@@ -399,6 +400,7 @@ async def test_one_line_a_request_and_no_traceback(autojump_clock: MockClock, ca
         caplog.clear()
         nodes.power_off(holder)
         await nodes.pulls(third, IMAGE)
+        await trio.sleep(2 * LINGER_S)  # until the liar is the only one who has it
         now = second.files.entries[LAYOUT / "blobs" / "sha256" / LAYER.hex].now
         now[0] ^= 1
         cut = await nodes.get(asker, BLOB)
