@@ -121,4 +121,5 @@ def _known(node: Node, image: Image, holder: Node) -> bool:
 
 
 def _bytes_from_peers(node: Node) -> float:
-    return node.agent.metric("front_bytes_total", source="peer")
+    """Return the bytes that an agent had from peers: just now, or in a flight that lingers from the pull before."""
+    return sum(node.agent.metric("front_bytes_total", source=source) for source in ("peer", "flight"))
