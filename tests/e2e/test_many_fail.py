@@ -66,7 +66,7 @@ def test_all_agents_restart_one_after_another(count: int, lab_run: object) -> No
         assert pulls.outcomes["right"] > pulls.outcomes["elsewhere"]
         for mate in crew.mates:
             for layer in image.layers:
-                mate.wait_known(layer, *crew.mates[:2])
+                mate.wait_known(layer, *crew.mates[:2], alone=False)
 
 
 @pytest.mark.long
