@@ -8,6 +8,7 @@ from p2pmirror.hostconfig.containerd import Setup, configure
 from p2pmirror.hostconfig.daemon import CRI_2, CRI_3
 from p2pmirror.hostconfig.doctor import asking, node
 from p2pmirror.hostconfig.doctor.daemon import config_files, config_findings, version_finding
+from p2pmirror.hostconfig.doctor.finding import is_healthy
 from p2pmirror.hostconfig.doctor.hosts import hosts_findings
 from p2pmirror.hostconfig.doctor.node import Limits, Space
 from p2pmirror.hostconfig.hosts import Wanted
@@ -132,6 +133,13 @@ def test_a_default_that_hides_a_later_directory_is_found(tmp_path):
     found = list(hosts_findings([tmp_path / "a", tmp_path / "b"], [AGENT]))
     assert faults(found) == [("hosts", "bad")]
     assert f"hides {tmp_path}/b/corp.io" in found[0].said
+
+
+def test_a_warning_is_no_illness():
+    """Only what is bad makes a node unhealthy."""
+    warned = [node.port_finding(AGENT, 200, ""), node.key_finding(None, "", (0, False))]
+    assert is_healthy(warned)
+    assert not is_healthy([*warned, node.port_finding(AGENT, None, "refused")])
 
 
 @pytest.mark.parametrize(("status", "level"), [(200, "ok"), (None, "bad"), (403, "bad"), (502, "bad")])
