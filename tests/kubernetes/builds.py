@@ -19,6 +19,7 @@ from tests.lab.builds import CONTAINERD_2
 from tests.lab.goprograms import GoProgram, go
 
 COMMANDS: Final = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "kubectl")
+STAMPED: Final = ("k8s.io/component-base/version", "k8s.io/client-go/pkg/version")
 COREDNS: Final = GoProgram("coredns", "1.12.4", ("github.com/coredns/coredns",))
 
 _REQUIRED: Final = re.compile(r"^\s+(\S+) (v\S+)", re.MULTILINE)
@@ -33,7 +34,9 @@ class KubernetesProgram(GoProgram):
             module = Path(temporary)
             (module / "go.mod").write_text("module p2pmirror.test/kubernetes\n\ngo 1.24\n")
             (module / "go.mod").write_text(stand_in(self._own_module(module), self.version))
-            go("build", "-mod=mod", "-o", str(target), *self.packages, directory=module)
+            stamps = [f"-X {package}.gitVersion=v{self.version}" for package in STAMPED]  # else it says 0.0.0
+            flags = ["-mod=mod", f"-ldflags={' '.join(['-s', '-w', *stamps])}", "-o", str(target)]
+            go("build", *flags, *self.packages, directory=module)
 
     def _own_module(self, directory: Path) -> str:
         download = ["go", "mod", "download", "-json", f"k8s.io/kubernetes@v{self.version}"]
