@@ -14,6 +14,7 @@ DESIGN.md section 4, "Flights and pieces".
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 from typing import Final
 
@@ -29,6 +30,8 @@ from p2pmirror.resolve.swarm import SwarmParts
 from p2pmirror.routing.protocol import Offer, key_of
 from p2pmirror.store.cache.protocol import Incoming, Receives
 from p2pmirror.wire.identity import NodeId
+
+_log = logging.getLogger(__name__)
 
 LINGER_S: Final = 30.0  # without readers; containerd comes back for a layer within seconds
 LOOK_S: Final = 5.0  # how often that is looked at
@@ -133,8 +136,11 @@ class Flights:
             self._fail(flight, error)
         except MirrorError as error:
             self._fail(flight, error)
+        except Exception:  # noqa: BLE001  # a bug: it ends one flight, and no other
+            _log.exception("the flight of %s ended by a fault of this program", flight.digest)
+            self._fail(flight, Unreachable("this node has a fault"))
         except BaseException:
-            self._fail(flight, Unreachable("this node is stopping, or has a bug"))
+            self._fail(flight, Unreachable("this node is stopping"))
             raise
         finally:
             self._forget(flight)

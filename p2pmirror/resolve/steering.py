@@ -260,6 +260,7 @@ class Steering:
             if flight.opened.is_set():
                 index = next(filter(is_wanted, range(flight.have.count)), None)
             while index is not None:
+                flight.streaming = index  # from now on: while it is being opened nobody else begins this piece
                 async with stream.open_at(flight.begins_at(index) if index else flight.written) as download:
                     await self._open(download.size, None if stream.is_registry else stream.used()[-1])
                     if index < flight.have.count:
@@ -272,6 +273,7 @@ class Steering:
             flight.changed_pieces()
             raise
         finally:
+            flight.streaming = None
             stream.close()  # it was not opened where peers have, or are asked for, all that is missing
             for node_id in stream.used():
                 flight.used.setdefault(node_id, 0)

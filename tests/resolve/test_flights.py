@@ -12,8 +12,10 @@ import trio
 
 from p2pmirror.errors import NotHere, Unreachable, UpstreamRefused
 from p2pmirror.oci import Digest
+from p2pmirror.resolve.course import BlobCourse
 from p2pmirror.resolve.flight import TAIL_BYTES
 from p2pmirror.resolve.flights import LINGER_S
+from p2pmirror.resolve.steering import Step
 from p2pmirror.resolve.want import Arriving, Held, Trail, Want
 from p2pmirror.store.cache import CacheOptions, CacheStore
 from p2pmirror.store.memoryfiles import MemoryFiles
@@ -239,6 +241,27 @@ async def test_a_flight_without_readers(autojump_clock: Any, left_after_s: float
         await trio.sleep(LINGER_S + 10)
         assert world.flights.all() == []
         assert await kept(world) == finishes
+
+
+async def test_a_fault_of_ours_ends_one_flight_and_no_other(
+    autojump_clock: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What nobody foresaw cuts the readers of its own flight short, and stands in the log; the next pull is right."""
+    other = DATA[:200_000]
+
+    async def falls(self: BlobCourse, *_: object) -> Step:
+        if self.question.path.endswith(DIGEST.hex):
+            raise ValueError("nobody foresaw this")
+        return await foreseen(self, *_)
+
+    foreseen = BlobCourse.next
+    monkeypatch.setattr(BlobCourse, "next", falls)
+    async with node() as world:
+        digest = world.registries.put_blob(REGISTRY, REPOSITORY, other)
+        with pytest.raises(Unreachable):
+            await pull(world)
+        assert await pull(world, digest=digest) == other
+    assert "nobody foresaw this" in caplog.text
 
 
 async def test_no_room_means_passing_through(autojump_clock: Any) -> None:

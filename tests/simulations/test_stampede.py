@@ -45,3 +45,13 @@ def test_a_stampede_is_the_same_in_any_process() -> None:
         check=True,
     )
     assert done.stdout.strip() == played("cold-stampede", 4).trace_digest
+
+
+@pytest.mark.long
+def test_four_layers_at_once() -> None:
+    """Streams that are being opened and pieces that are given or asked for do not get in each other's way."""
+    scenario = scenarios.find("cold-stampede")
+    assert scenario is not None
+    outcome = play(Run(scenario, 8, 1, {"layers": "4", "pieces": "16"}))
+    assert outcome.ok, outcome.violated or outcome.error
+    assert outcome.figures["upstream_copies"] <= 1.05
