@@ -264,7 +264,7 @@ def wait_for_members(cluster: Cluster, count: int) -> None:
             except OSError:
                 return False
             members = json.loads(reply.body)["members"]
-            if sum(each["state"] == "alive" for each in members) != count - 1:
+            if sum(each["state"] == "alive" for each in members) != count:
                 return False
         return True
 
