@@ -61,7 +61,7 @@ def test_a_node_comes_back_elsewhere_and_another_takes_its_address(lab_run: obje
 def _pulls(mate: Mate, image: Image, *holders: Mate) -> None:
     """Let a node pull a layer, with a client that would see each wrong byte."""
     (layer,) = image.layers
-    mate.wait_known(layer, *holders)
+    mate.wait_known(layer, *holders, alone=False)  # whoever pulled it before has it for a while
     got = mate.get(layer)
     assert (got.status, got.body == image.content[layer][0]) == (200, True)
 
