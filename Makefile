@@ -2,11 +2,11 @@
 #
 # PYTHON=python3.12   which Python the environment is made with (3.11 or newer)
 # ARGS="-k names"     more arguments for demo, test, e2e, bench and soak
-# JOBS=1              over how many processes test and e2e are spread, a file at a time (2)
+# JOBS=1              over how many processes test and e2e are spread, a file at a time (3: most of them wait)
 
 PYTHON ?= python3
 ARGS ?=
-JOBS ?= 2
+JOBS ?= 3
 SPREAD := -n $(JOBS) --dist loadfile
 VENV := .venv
 BIN := $(VENV)/bin
