@@ -203,18 +203,15 @@ class KubernetesNode:
             time.sleep(0.05)
 
     def _pids(self) -> set[int]:
-        groups = [controller / self._cgroup for controller in CGROUPS.iterdir()]
-        files = [file for group in groups if group.is_dir() for file in group.rglob("cgroup.procs")]
         pids: set[int] = set()
-        for file in files:
-            with contextlib.suppress(OSError):
-                pids |= {int(line) for line in file.read_text().split()}
+        for controller in CGROUPS.iterdir():
+            for group, _, _ in os.walk(controller / self._cgroup):  # which passes over what vanishes meanwhile
+                with contextlib.suppress(OSError):
+                    pids |= {int(line) for line in Path(group, "cgroup.procs").read_text().split()}
         return pids
 
     def _remove_cgroup(self, group: Path) -> None:
         if group.is_dir():
-            for path in sorted((each for each in group.rglob("*") if each.is_dir()), reverse=True):
+            for path, _, _ in os.walk(group, topdown=False):
                 with contextlib.suppress(OSError):
-                    path.rmdir()
-            with contextlib.suppress(OSError):
-                group.rmdir()
+                    Path(path).rmdir()
