@@ -257,9 +257,12 @@ class Cluster:
     def _on_control(self, program: list[str], given: str | None, timeout_s: float) -> str:
         command = self._control.command(program)
         home = {**os.environ, "HOME": str(self.directory)}
-        done = subprocess.run(
-            command, input=given or "", capture_output=True, text=True, check=False, timeout=timeout_s, env=home
-        )
+        try:
+            done = subprocess.run(
+                command, input=given or "", capture_output=True, text=True, check=False, timeout=timeout_s, env=home
+            )
+        except subprocess.TimeoutExpired:
+            raise CommandFailed(program, None, "") from None
         if done.returncode:
             raise CommandFailed(program, done.returncode, done.stderr + done.stdout)
         return done.stdout
