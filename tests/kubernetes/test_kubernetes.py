@@ -165,7 +165,7 @@ def test_uninstalling_leaves_everything_as_it_was(installed: Cluster) -> None:
         }
         assert list(files) == [f"{REGISTRY.replace(':', '_')}_/hosts.toml"]
         assert theirs(node).read_text() == THEIRS
-    assert installed.get("-n", NAMESPACE, "pods")["items"] == []
+    wait_until(lambda: not installed.get("-n", NAMESPACE, "pods")["items"], "its pods are gone", every_s=0.5)
     name = installed.push("afterwards", MIB)
     daemon(installed, "afterwards", name)
     wait_for_pods(installed, "afterwards", 3)
