@@ -27,10 +27,10 @@ from p2pmirror.resolve.hashing import Hashing
 from p2pmirror.resolve.intake import Intake
 from p2pmirror.resolve.manifests import Manifests
 from p2pmirror.resolve.metrics import ResolveMetrics
+from p2pmirror.resolve.neighbour import FETCHES_MAX, SwarmParts
 from p2pmirror.resolve.questions import QuestionOptions
 from p2pmirror.resolve.race import RaceOptions, Sources
 from p2pmirror.resolve.resolver import MirrorResolver, ResolveOptions
-from p2pmirror.resolve.swarm import FETCHES_MAX, SwarmParts
 from p2pmirror.resolve.tags import TagOptions
 from p2pmirror.resolve.through import Through
 from p2pmirror.routing.protocol import Router

@@ -101,6 +101,8 @@ CANCELLED: Final[dict[str, tuple[str, ...]]] = {
         "resolve.flights.Flights: run",
         "resolve.pouring: catch_up hash_pieces pour",
         "resolve.steering.Steering: run",
+        "resolve.neighbour: in_time",
+        "resolve.pieces.Pieces: fetch_next fetch_one",
         "resolve.swarm.Swarm: run starve",
         "resolve.through.Through: open",
     ),

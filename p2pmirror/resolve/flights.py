@@ -25,8 +25,8 @@ from p2pmirror.oci import Digest
 from p2pmirror.peers.scores import BAN_S
 from p2pmirror.resolve.flight import Flight, Following, PieceSizes
 from p2pmirror.resolve.metrics import ResolveMetrics
+from p2pmirror.resolve.neighbour import SwarmParts
 from p2pmirror.resolve.steering import SIZE_BAN_S, Course, Refuted, Steering, Step
-from p2pmirror.resolve.swarm import SwarmParts
 from p2pmirror.routing.protocol import Offer, key_of
 from p2pmirror.store.cache.protocol import Incoming, Receives
 from p2pmirror.wire.identity import NodeId

@@ -23,8 +23,9 @@ from p2pmirror.errors import MirrorError, PeerMisbehaved, StoreFull, Unreachable
 from p2pmirror.peers.piecemap import PIECES_MAX, pieces_of
 from p2pmirror.resolve.flight import Flight
 from p2pmirror.resolve.metrics import ResolveMetrics
+from p2pmirror.resolve.neighbour import SwarmParts
 from p2pmirror.resolve.pouring import catch_up, hash_pieces, pour
-from p2pmirror.resolve.swarm import Swarm, SwarmParts
+from p2pmirror.resolve.swarm import Swarm
 from p2pmirror.routing.protocol import STANDSTILL_S, Key, Offer, Provider, key_of
 from p2pmirror.store.cache.protocol import Receives
 from p2pmirror.upstream.protocol import Download

@@ -19,10 +19,10 @@ from p2pmirror.resolve.flights import Flights
 from p2pmirror.resolve.hashing import hashing_inline
 from p2pmirror.resolve.manifests import Manifests
 from p2pmirror.resolve.metrics import ResolveMetrics
+from p2pmirror.resolve.neighbour import SwarmParts
 from p2pmirror.resolve.questions import QuestionOptions
 from p2pmirror.resolve.race import RaceOptions, Sources
 from p2pmirror.resolve.resolver import MirrorResolver, ResolveOptions
-from p2pmirror.resolve.swarm import SwarmParts
 from p2pmirror.resolve.tags import TagOptions
 from p2pmirror.resolve.through import Through
 from p2pmirror.resolve.want import Found, Listing, Trail, Want
