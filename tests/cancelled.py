@@ -112,6 +112,7 @@ CANCELLED: Final[dict[str, tuple[str, ...]]] = {
     "tests/resolve/test_flight_cancellation.py::test_questions_to_a_resolver": (
         "resolve.resolver.MirrorResolver: flight_map flight_piece",
     ),
+    "tests/resolve/test_turns.py::test_whoever_leaves_while_he_waits_has_taken_none": ("resolve.turns.Turns: take",),
     "tests/resolve/test_flights.py::test_cancelling_a_pull_anywhere": (
         "resolve.backlog.Backlog: step",
         "resolve.blobs.Blobs: find",

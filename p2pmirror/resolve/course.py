@@ -5,6 +5,7 @@ Laws:
 - whoever was followed and failed is followed no more: then this node asks for itself, which costs a copy, not a pull;
 - peers that are only told to have parts are no reason to wait;
 - whoever is led by nobody whom it believes goes to the registry by itself, and leads others of its kind;
+- while something comes of those who are being asked nobody else is looked for: what is slow is still under way;
 - when nothing came since it was asked last the holder is asked who leads now, whoever is followed;
 - what comes from another zone comes by one node of this one, the others follow that node: it leads in its zone.
 
@@ -67,7 +68,10 @@ class BlobCourse:
     async def next(self, flight: Flight, company: AbstractSet[NodeId]) -> Step:
         """Return where more is; see `steering.Course`."""
         parts, self.parts = self.parts, None
-        is_stuck, self._moved = flight.moved == self._moved, flight.moved
+        is_stuck, has_moved = flight.moved == self._moved, flight.moved > max(0, self._moved)
+        self._moved = flight.moved
+        if parts is None and has_moved and company:
+            return Step(None)
         if parts is None:
             index = next(flight.missing(), 0) if flight.opened.is_set() else 0
             try:

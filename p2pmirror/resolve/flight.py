@@ -24,6 +24,7 @@ from p2pmirror.errors import MirrorError, NotHere, PeerMisbehaved
 from p2pmirror.oci import Digest
 from p2pmirror.peers.piecemap import Bitmap, pieces_of
 from p2pmirror.resolve.spreading import Spreading
+from p2pmirror.resolve.turns import Turn
 from p2pmirror.routing.protocol import Key
 from p2pmirror.store.cache.protocol import Incoming
 from p2pmirror.wire.http import Sink
@@ -89,6 +90,7 @@ class Flight:
     streaming: int | None = None  # the piece that a stream is writing
     streams_from: Callable[[], Sequence[NodeId]] = tuple  # the peers of the stream, where it is one of peers
     spreadings: dict[str, Spreading] = field(default_factory=dict)  # of each zone of those who follow
+    turns: dict[NodeId, Turn] = field(default_factory=dict)  # of the pieces that were given last, by who got them
     followers: dict[NodeId, float] = field(default_factory=dict)
     used: dict[NodeId, int] = field(default_factory=dict)  # peers whose bytes are in it, and how many
     streamed: set[NodeId] = field(default_factory=set)  # those of them whose bytes nobody claimed a hash of

@@ -21,7 +21,7 @@ from p2pmirror.resolve.intake import Intake
 from p2pmirror.routing.protocol import Provider, Router
 from p2pmirror.wire.identity import NodeId
 
-FETCHES_MAX: Final = 6  # pieces on their way to this node that it chose itself: more would only share its link
+FETCHES_MAX: Final = 4  # pieces on their way to this node that it chose itself: more would only share its link
 ANSWER_S: Final = 3.0  # beyond what a peer may wait: one that says nothing at all is gone
 
 _T = TypeVar("_T")

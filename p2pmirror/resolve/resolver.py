@@ -24,6 +24,7 @@ from p2pmirror.resolve.race import RaceOptions, Sources
 from p2pmirror.resolve.sharing import Piece, next_piece, piece_map
 from p2pmirror.resolve.tags import TagOptions, Tags
 from p2pmirror.resolve.through import Through
+from p2pmirror.resolve.turns import Turns
 from p2pmirror.resolve.want import Arriving, Content, Found, Held, Listing, Trail, Want
 from p2pmirror.store.protocol import Blob, Store
 from p2pmirror.wire.identity import NodeId
@@ -62,6 +63,7 @@ class MirrorResolver:
         self._through = through
         self._flights = flights
         self._giving = Giving()
+        self._turns = Turns()
         first_byte_s = 2.0 if through is None else through.options.first_byte_s
         self._blobs = Blobs(BlobParts(store, sources, through, flights, first_byte_s), metrics, hashing)
         self._tags = Tags(
@@ -121,7 +123,7 @@ class MirrorResolver:
     ) -> Piece | None:
         """Give a peer a piece of a flight; see `protocol.Resolver`."""
         flight = self._flight(digest)
-        return await next_piece(flight, asker, first=first, lacks=lacks, wait_s=wait_s, zone=zone)
+        return await next_piece(flight, self._turns, asker, first=first, lacks=lacks, wait_s=wait_s, zone=zone)
 
     def _flight(self, digest: Digest) -> Flight:
         flight = None if self._flights is None else self._flights.get(digest)

@@ -10,6 +10,7 @@ DESIGN.md section 4, "Flights and pieces".
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
 from typing import Final
 
@@ -19,12 +20,14 @@ from p2pmirror.errors import NotHere, Unreachable
 from p2pmirror.peers.piecemap import FOLLOWERS_MAX, Bitmap, PieceMap
 from p2pmirror.resolve.flight import Flight
 from p2pmirror.resolve.spreading import Spreading
+from p2pmirror.resolve.turns import Turns
 from p2pmirror.wire.identity import NodeId
 from p2pmirror.wire.network import File
 
 WAIT_S_MAX: Final = 10.0  # whatever a peer says
 COALESCED_S: Final = 0.2  # changes that follow one another within this go out together
 BOOK_S: Final = 0.25  # between two looks into the book of who was given what
+TURN_LATE: Final = 4.0  # times the expected time until a piece of which nothing is heard is in nobody's way any more
 FOLLOWERS_KEPT_MAX: Final = 1024  # peers of one flight that are remembered
 
 
@@ -80,42 +83,59 @@ def _claims_of_others(flight: Flight, own: NodeId, hashes: Iterable[int]) -> dic
 
 
 async def next_piece(
-    flight: Flight, asker: NodeId, *, first: int, lacks: bytes, wait_s: float, zone: str = ""
+    flight: Flight, turns: Turns, asker: NodeId, *, first: int, lacks: bytes, wait_s: float, zone: str = ""
 ) -> Piece | None:
     """Return a piece for a peer who lacks these from `first` on; None when there is none within `wait_s`.
+
+    Who asks again says so that what he was given before is with him, or that he does not want it any more.
 
     Raises `NotHere` when this flight does not lead or has failed. Cancellation: nothing was given.
     """
     _note(flight, asker)
-    book = flight.spreading(zone)
+    if (before := flight.turns.pop(asker, None)) is not None:
+        turns.end(before)
+    book, lacked = flight.spreading(zone), _lacked(first, lacks)
+    _announce(flight, book, asker, lacked)
+
+    def choose() -> int | None:
+        if flight.failed is not None or not flight.leads:
+            raise NotHere(f"{flight.digest} is not spread from here")
+        return book.choose(asker, [i for i in lacked if i in flight.have], trio.current_time())
+
     with trio.move_on_after(min(wait_s, WAIT_S_MAX)):
         while True:
-            if flight.failed is not None or not flight.leads:
-                raise NotHere(f"{flight.digest} is not spread from here")
-            index = None if book.is_busy else _choose(flight, book, asker, first, lacks)
-            if index is not None:
-                return await _give(flight, book, index, asker)
+            if choose() is not None:
+                turn = await turns.take(lambda: len(flight.have) - book.given, TURN_LATE * book.expected_s)
+                try:
+                    index = choose()  # others went on meanwhile
+                    if index is not None:
+                        piece = await _give(flight, book, index, asker, partial(turns.end, turn))
+                        flight.turns[asker] = turn
+                        return piece
+                except BaseException:
+                    turns.end(turn)
+                    raise
+                turns.end(turn)
             with trio.move_on_after(BOOK_S):  # the book looks at the time, too
                 await flight.wait_for_pieces()
     return None
 
 
-def _choose(flight: Flight, book: Spreading, asker: NodeId, first: int, lacks: bytes) -> int | None:
-    lacked = [
-        index
-        for at in range(8 * len(lacks))
-        if lacks[at >> 3] & (0x80 >> (at & 7)) and (index := first + at) < flight.have.count
-    ]
-    if lacked:
-        for index in range(lacked[0], lacked[-1]):
-            if index not in lacked:
-                book.announced(asker, index)
-        for index in range(lacked[0]):
-            book.announced(asker, index)
-    return book.choose(asker, [i for i in lacked if i in flight.have], trio.current_time())
+def _lacked(first: int, lacks: bytes) -> list[int]:
+    """Return the pieces of a bitmap that begins with `first`."""
+    return [first + at for at in range(8 * len(lacks)) if lacks[at >> 3] & (0x80 >> (at & 7))]
 
 
-async def _give(flight: Flight, book: Spreading, index: int, asker: NodeId) -> Piece | None:
+def _announce(flight: Flight, book: Spreading, asker: NodeId, lacked: list[int]) -> None:
+    """Take note of what a peer has who lacks these."""
+    now, lacks = trio.current_time(), set(lacked)
+    for index in range(min(lacked[-1], flight.have.count) if lacked else 0):
+        if index not in lacks:
+            book.announced(asker, index, now)
+
+
+async def _give(flight: Flight, book: Spreading, index: int, asker: NodeId, lost: Callable[[], None]) -> Piece:
+    """Return a piece for a peer; `lost` is called when it did not go out whole."""
     assert flight.incoming is not None
     offset, count = flight.extent(index)
     book.began(index, asker, trio.current_time())
@@ -126,6 +146,8 @@ async def _give(flight: Flight, book: Spreading, index: int, asker: NodeId) -> P
         if not is_over:
             is_over = True
             book.ended(index, asker, trio.current_time(), whole=whole)
+            if not whole:
+                lost()
             flight.changed_pieces()
 
     try:

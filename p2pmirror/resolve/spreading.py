@@ -5,7 +5,7 @@ Laws:
   wait for that one;
 - it is given again to somebody else only when the one who got it has not announced it in twice the time that a piece
   takes, and again, as a last resort, after `LAST_RESORT` times that: he may have died since;
-- at most `GIVES_MAX` are under way: a few in turn are everywhere sooner than all at once.
+- that time is counted until a piece is announced, and not until it was written: buffers hold whole pieces.
 
 DESIGN.md section 4, "Spreading from a scarce source". This module only thinks.
 """
@@ -16,7 +16,6 @@ from typing import Final
 
 from p2pmirror.wire.identity import NodeId
 
-GIVES_MAX: Final = 4  # pieces on their way to peers at once: enough to fill a link, few enough that each is soon done
 EXPECTED_S_FIRST: Final = 1.0  # for a piece, before one was given
 EXPECTED_S_MIN: Final = 0.25  # announcements take 200 ms
 LATE: Final = 2.0  # times the expected time until a piece that was not announced is given again
@@ -38,13 +37,12 @@ class Spreading:
     def __init__(self) -> None:
         """Nothing was given."""
         self._given: dict[int, _Given] = {}
-        self._under_way = 0
-        self._expected_s = EXPECTED_S_FIRST
+        self.expected_s = EXPECTED_S_FIRST  # from the moment that a piece is given until it is announced
 
     @property
-    def is_busy(self) -> bool:
-        """Whether as much is under way as may be."""
-        return self._under_way >= GIVES_MAX
+    def given(self) -> int:
+        """How many pieces somebody got, or is getting."""
+        return len(self._given)
 
     def choose(self, asker: NodeId, lacks: Iterable[int], now: float) -> int | None:
         """Return the piece to give to one who lacks these, of which each is here; None: nothing now."""
@@ -60,11 +58,9 @@ class Spreading:
     def began(self, index: int, to: NodeId, now: float) -> None:
         """Take note that a piece is being given."""
         self._given[index] = _Given(to, now)
-        self._under_way += 1
 
     def ended(self, index: int, to: NodeId, now: float, *, whole: bool) -> None:
         """Take note that giving ended; a piece that did not go out whole was never given."""
-        self._under_way -= 1
         given = self._given.get(index)
         if given is None or given.to != to:
             return
@@ -72,13 +68,13 @@ class Spreading:
             del self._given[index]
             return
         given.ended_at = now
-        self._expected_s += WEIGHT * (max(EXPECTED_S_MIN, now - given.at) - self._expected_s)
 
-    def announced(self, by: NodeId, index: int) -> None:
+    def announced(self, by: NodeId, index: int, now: float) -> None:
         """Take note that a peer has a piece."""
         given = self._given.get(index)
-        if given is not None and given.to == by:
+        if given is not None and given.to == by and not given.announced:
             given.announced = True
+            self.expected_s += WEIGHT * (max(EXPECTED_S_MIN, now - given.at) - self.expected_s)
 
     def is_given(self, index: int) -> bool:
         """Whether somebody got it, or is getting it."""
@@ -88,4 +84,4 @@ class Spreading:
         if given.to == asker and given.ended_at is not None:
             return True  # it was wrong, or he began anew: he asks for it, so he does not have it
         times = LAST_RESORT if given.announced else LATE
-        return given.ended_at is not None and now >= given.ended_at + times * self._expected_s
+        return given.ended_at is not None and now >= given.ended_at + times * self.expected_s

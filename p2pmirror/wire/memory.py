@@ -18,6 +18,7 @@ from p2pmirror.wire.address import Address
 from p2pmirror.wire.memory_connection import Connection
 from p2pmirror.wire.memory_host import MemoryNetwork
 from p2pmirror.wire.memory_link import Agenda, Link, Observe
+from p2pmirror.wire.memory_pipe import PIPE_BYTES
 from p2pmirror.wire.memory_ports import is_loopback
 from p2pmirror.wire.memory_timing import AgendaTiming, Timing, WaitersTiming, Wakeup
 from p2pmirror.wire.memory_topology import Topology, Way
@@ -46,6 +47,7 @@ class MemoryWorld:
         self.timing: Timing = WaitersTiming() if agenda is None else AgendaTiming(agenda)
         self.topology = Topology(link or Link())
         self.traffic = Traffic(self.timing)
+        self.pipe_bytes = PIPE_BYTES
         self.observe = observe
         self.changed = Wakeup(self.timing)
         self.random = random

@@ -8,7 +8,7 @@ meet a closed reader are answered with a reset. Where a host has a rate, bytes l
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import trio
 
@@ -20,9 +20,7 @@ from p2pmirror.wire.memory_traffic import Flow
 if TYPE_CHECKING:
     from p2pmirror.wire.memory import MemoryWorld
 
-PIPE_BYTES = (
-    256 << 10
-)  # 256 KiB unsent, on the way and unread in one direction: small, so that tests meet back-pressure
+PIPE_BYTES: Final = 256 << 10  # unsent, on the way and unread in one direction: small, so that tests meet back-pressure
 
 
 class Pipe:
@@ -71,7 +69,7 @@ class Pipe:
     @property
     def room(self) -> int:
         """Bytes that may be sent now."""
-        return PIPE_BYTES - self._bytes
+        return self._world.pipe_bytes - self._bytes
 
     def push(self, data: bytes) -> None:
         """Send `data`, b"" for FIN."""

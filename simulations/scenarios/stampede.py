@@ -27,7 +27,8 @@ from simulations.scenario import Figure, parameter, scenario
 from simulations.world import Simulation, host_of
 
 SETTLED_S = 15.0  # until everybody knows everybody
-STEP_BYTES = 16 << 10  # of the traffic: a piece is a sixteenth of a real one, and so is what leaves at once
+STEP_BYTES = 16 << 10  # of the traffic: a piece is a sixteenth of a real one, and so is what leaves at once,
+PIPE_BYTES = 32 << 10  # and what a connection holds: a kernel keeps some 512 KiB for a link of 100 Mbit/s
 CACHE = "/cache"
 PULL_S = 3600.0
 TAG = "1"
@@ -95,7 +96,7 @@ class Stampede:
         self._rate = parameters.piece_bytes / parameters.piece_s
         self.registry = SimulatedRegistry(sim.world, rate=self._rate * parameters.upstream)
         self.layers: list[Digest] = []
-        sim.world.traffic.step_bytes = STEP_BYTES
+        sim.world.traffic.step_bytes, sim.world.pipe_bytes = STEP_BYTES, PIPE_BYTES
         self.right = sim.checks.declare("every pull ends with the right bytes")
 
     async def stand(self) -> None:

@@ -66,6 +66,20 @@ async def test_the_first_of_a_zone_takes_a_far_peers_stream(autojump_clock: Any)
     assert (step.stream is not None, step.border) == (True, BORDER)
 
 
+async def test_while_something_comes_nobody_else_is_looked_for(autojump_clock: Any) -> None:
+    """A leader that is slow is followed on; once nothing came, or he is gone, a peer that has all of it is asked."""
+    border = Border({1: "b", 2: "b"})
+    border.offers(2, complete=False, leading=True)
+    assert set(nodes_of(await border.next())) == {2}
+    border.offers(1)
+    border.flight.moved = 7
+    step = await border.next(2)
+    assert (step.stream, nodes_of(step)) == (None, [])
+    assert (await border.next(2)).stream is not None, "nothing came meanwhile"
+    border.flight.moved = 8
+    assert (await border.next()).stream is not None, "nobody is left who could send more"
+
+
 async def test_the_next_one_follows_it(autojump_clock: Any) -> None:
     """Where another node of the zone has that lease the far peer's answer is let go of, and that node followed."""
     border = Border({1: "a", 2: "b"})

@@ -10,6 +10,7 @@ import trio
 
 from p2pmirror.errors import NotHere
 from p2pmirror.resolve.sharing import next_piece, piece_map
+from p2pmirror.resolve.turns import Turns
 from p2pmirror.resolve.want import Arriving
 from p2pmirror.store.memoryfiles import MemoryFiles
 from tests.cancellation import cancel_at_every_checkpoint
@@ -66,21 +67,21 @@ async def test_questions_about_a_flight(autojump_clock: Any) -> None:
         found = await world.find_blob(DIGEST)
         assert isinstance(found, Arriving)
         (flight,) = world.flights.all()
-        lacks = b"\xff\xf0"
+        lacks, turns = b"\xff\xf0", Turns()
 
         async def ask_map() -> None:
             told = await piece_map(flight, node(99), node(1), since=flight.seq, wait_s=3.0)
             assert told.size == len(DATA)
 
         async def ask_piece() -> None:
-            piece = await next_piece(flight, node(1), first=0, lacks=lacks, wait_s=3.0)
+            piece = await next_piece(flight, turns, node(1), first=0, lacks=lacks, wait_s=3.0)
             assert piece is not None
             piece.file.close()
             piece.ended(False)
 
         async def check() -> None:
             await trio.lowlevel.checkpoint()
-            assert not flight.spreading("").is_busy
+            assert turns.held == 0
             assert not any(flight.spreading("").is_given(index) for index in range(12))
 
         assert await cancel_at_every_checkpoint(ask_map, check) > 0

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import pytest
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
 from p2pmirror.resolve.spreading import (
     EXPECTED_S_FIRST,
     EXPECTED_S_MIN,
-    GIVES_MAX,
     LAST_RESORT,
     LATE,
     WEIGHT,
@@ -20,11 +19,11 @@ from p2pmirror.wire.identity import NodeId
 ONE, TWO = NodeId(b"1" * 20), NodeId(b"2" * 20)
 
 
-def given_to_one(*, seconds: float = EXPECTED_S_FIRST) -> Spreading:
+def given_to_one() -> Spreading:
     """Return a book in which piece 0 was given to `ONE`, from the moment 0 on."""
     book = Spreading()
     book.began(0, ONE, 0.0)
-    book.ended(0, ONE, seconds, whole=True)
+    book.ended(0, ONE, EXPECTED_S_FIRST, whole=True)
     return book
 
 
@@ -33,7 +32,7 @@ def test_the_first_that_nobody_got() -> None:
     book = Spreading()
     assert book.choose(ONE, [2, 3], 0.0) == 2
     book.began(2, ONE, 0.0)
-    assert (book.is_given(2), book.is_given(3)) == (True, False)
+    assert (book.is_given(2), book.is_given(3), book.given) == (True, False, 1)
     assert book.choose(TWO, [2, 3], 100.0) == 3
     assert book.choose(TWO, [2], 100.0) is None
     assert book.choose(ONE, [2], 100.0) is None
@@ -52,10 +51,10 @@ def test_what_was_not_announced_is_given_again_in_twice_the_time() -> None:
 def test_what_was_announced_is_a_last_resort() -> None:
     """It is given again much later, because whoever announced it may have died; others' announcements do not count."""
     book = given_to_one()
-    book.announced(TWO, 0)
+    book.announced(TWO, 0, 0.0)
     assert book.choose(TWO, [0], EXPECTED_S_FIRST * (1 + LATE)) == 0
-    book.announced(ONE, 0)
-    book.announced(ONE, 7)
+    book.announced(ONE, 0, EXPECTED_S_FIRST)
+    book.announced(ONE, 7, EXPECTED_S_FIRST)
     due = EXPECTED_S_FIRST * (1 + LAST_RESORT)
     assert book.choose(TWO, [0], due - 0.001) is None
     assert book.choose(TWO, [0], due) == 0
@@ -78,7 +77,7 @@ def test_what_did_not_go_out_whole_was_never_given() -> None:
 
 @pytest.mark.parametrize("whole", [True, False])
 def test_the_end_of_an_older_giving(whole: bool) -> None:
-    """Whoever got it meanwhile keeps it: the first one's end only says that less is under way."""
+    """Whoever got it meanwhile keeps it."""
     book = given_to_one()
     book.began(0, TWO, 5.0)
     book.ended(0, ONE, 6.0, whole=whole)
@@ -88,23 +87,16 @@ def test_the_end_of_an_older_giving(whole: bool) -> None:
 
 @pytest.mark.parametrize(("seconds", "counted"), [(3.0, 3.0), (0.0, EXPECTED_S_MIN)])
 def test_what_is_expected_follows_what_it_took(seconds: float, counted: float) -> None:
-    """A moving average, of no less than an announcement takes."""
-    book = given_to_one(seconds=seconds)
-    expected = EXPECTED_S_FIRST + WEIGHT * (counted - EXPECTED_S_FIRST)
-    due = seconds + LATE * expected
+    """A moving average of the times until pieces were announced, each counted once, of no less than that takes."""
+    book = given_to_one()
+    book.began(1, TWO, 0.0)
+    book.ended(1, TWO, 0.0, whole=True)
+    book.announced(TWO, 1, seconds)
+    book.announced(TWO, 1, 100.0)
+    assert book.expected_s == pytest.approx(EXPECTED_S_FIRST + WEIGHT * (counted - EXPECTED_S_FIRST))
+    due = EXPECTED_S_FIRST + LATE * book.expected_s
     assert book.choose(TWO, [0], due - 0.001) is None
     assert book.choose(TWO, [0], due + 0.001) == 0
-
-
-def test_a_few_at_once() -> None:
-    """As many as may be are under way, then it is busy until one has ended, whole or not."""
-    book = Spreading()
-    for index in range(GIVES_MAX):
-        assert not book.is_busy
-        book.began(index, ONE, 0.0)
-    assert book.is_busy
-    book.ended(0, ONE, 1.0, whole=False)
-    assert not book.is_busy
 
 
 class Book(RuleBasedStateMachine):
@@ -116,7 +108,6 @@ class Book(RuleBasedStateMachine):
         self.now = 0.0
         self.under_way: list[tuple[int, NodeId]] = []
 
-    @precondition(lambda self: not self.book.is_busy)
     @rule(asker=st.sampled_from([ONE, TWO]), lacks=st.lists(st.integers(0, 5), unique=True).map(sorted))
     def give(self, asker: NodeId, lacks: list[int]) -> None:
         index = self.book.choose(asker, lacks, self.now)
@@ -138,15 +129,11 @@ class Book(RuleBasedStateMachine):
 
     @rule(by=st.sampled_from([ONE, TWO]), index=st.integers(0, 5))
     def announce(self, by: NodeId, index: int) -> None:
-        self.book.announced(by, index)
+        self.book.announced(by, index, self.now)
 
     @rule(seconds=st.floats(0, 20))
     def wait(self, seconds: float) -> None:
         self.now += seconds
-
-    @invariant()
-    def counts(self) -> None:
-        assert self.book.is_busy == (len(self.under_way) >= GIVES_MAX)
 
 
 TestBook = Book.TestCase
