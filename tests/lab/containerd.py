@@ -61,6 +61,7 @@ class Containerd:
         self.images = ImageService(self.socket)
         self.process: Process | None = None
         self.fetch_buffer_bytes = 0  # 2.x: layers are fetched in ranges of this length, several at a time; 0: whole
+        self.discards = False  # layers that were unpacked are collected with the next removal of anything
         self.config = host.directory / "containerd.toml"
         self.config_is_kept = False  # True: a test wrote it, and starting writes no other
         self.certs.mkdir()
@@ -83,7 +84,12 @@ class Containerd:
 
     def write_config(self) -> None:
         """Write its configuration, with `config_path`."""
-        self.config.write_text(_config(self.host.directory, self.build.major, self.fetch_buffer_bytes))
+        directory, major = self.host.directory, self.build.major
+        discards = str(self.discards).lower()
+        plugins = (
+            _plugins_2(directory, discards, self.fetch_buffer_bytes) if major >= 2 else _plugins_1(directory, discards)
+        )
+        self.config.write_text(_common(directory, major) + plugins)
 
     def wait(self) -> None:
         """Wait until a launched containerd answers; raises RuntimeError with the end of its log."""
@@ -180,8 +186,8 @@ def snapshotter() -> str:
         return "overlayfs"
 
 
-def _config(directory: Path, major: int, fetch_buffer_bytes: int) -> str:
-    common = f"""\
+def _common(directory: Path, major: int) -> str:
+    return f"""\
 version = {3 if major >= 2 else 2}
 root = "{directory}/root"
 state = "{directory}/state"
@@ -192,10 +198,9 @@ state = "{directory}/state"
 [plugins."io.containerd.internal.v1.opt"]
   path = "{directory}/opt"
 """
-    return common + (_plugins_2(directory, fetch_buffer_bytes) if major >= 2 else _plugins_1(directory))
 
 
-def _plugins_1(directory: Path) -> str:
+def _plugins_1(directory: Path, discards: str) -> str:
     return f"""\
 [plugins."io.containerd.grpc.v1.cri"]
   restrict_oom_score_adj = true
@@ -204,13 +209,13 @@ def _plugins_1(directory: Path) -> str:
     conf_dir = "{directory}/cni"
   [plugins."io.containerd.grpc.v1.cri".containerd]
     snapshotter = "{snapshotter()}"
-    discard_unpacked_layers = false
+    discard_unpacked_layers = {discards}
   [plugins."io.containerd.grpc.v1.cri".registry]
     config_path = "{directory}/certs.d"
 """
 
 
-def _plugins_2(directory: Path, fetch_buffer_bytes: int) -> str:
+def _plugins_2(directory: Path, discards: str, fetch_buffer_bytes: int) -> str:
     return f"""\
 [plugins."io.containerd.nri.v1.nri"]
   disable = true
@@ -220,7 +225,7 @@ def _plugins_2(directory: Path, fetch_buffer_bytes: int) -> str:
   concurrent_layer_fetch_buffer = {fetch_buffer_bytes}
 [plugins."io.containerd.cri.v1.images"]
   snapshotter = "{snapshotter()}"
-  discard_unpacked_layers = false
+  discard_unpacked_layers = {discards}
   [plugins."io.containerd.cri.v1.images".registry]
     config_path = "{directory}/certs.d"
 [plugins."io.containerd.cri.v1.runtime"]
