@@ -17,6 +17,7 @@ from p2pmirror.config.trust import Trust
 from p2pmirror.front.metrics import FrontMetrics
 from p2pmirror.front.routes import Front, FrontOptions
 from p2pmirror.front.slots import Slots
+from p2pmirror.oci import Digest
 from p2pmirror.peers.client import HttpPeers
 from p2pmirror.peers.metrics import PeersMetrics
 from p2pmirror.peers.scores import Scores
@@ -107,10 +108,18 @@ class Content:
             wall_s=seams.wall_s,
             helper_path=config.helper_path,
         )
-        runtime = _runtime_store(config, seams.files)
+        runtime = self._runtime = _runtime_store(config, seams.files)
         self.cache = self._cache(config, seams)
         self.scratch = self._scratch(config, seams)
         self.store: Store = runtime if self.cache is None else LayeredStore([runtime, self.cache])
+
+    async def keeps(self, digest: Digest) -> bool:
+        """Whether this node has a blob for good, without keeping it once more."""
+        if self.cache is not None and self.cache.inventory.blob(digest) is not None:
+            return True
+        if isinstance(self._runtime, containerd.ContainerdStore):
+            return await self._runtime.keeps(digest)
+        return self.store.inventory.blob(digest) is not None
 
     @property
     def room(self) -> Receives | None:
@@ -266,6 +275,7 @@ def _flights(content: Content, sources: Sources, seams: Seams, metrics: ResolveM
         metrics,
         sizes=seams.piece_sizes,
         is_held=lambda digest: inventory.blob(digest) is not None,
+        is_kept=content.keeps,
     )
 
 

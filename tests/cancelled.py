@@ -385,8 +385,10 @@ EXEMPT: Final[dict[str, tuple[str, ...]]] = {
     ),
     "one call of containerd, and nothing beside: test_calls_of_containerd of tests/hostile cancels any": (
         "store.containerd.client.ContainerdClient: content content_info content_root create_image delete_image",
-        "store.containerd.client.ContainerdClient: events image images namespaces version",
-        "store.containerd.contents.Contents: can_be_read confirmed document size use_directory",
+        "store.containerd.client.ContainerdClient: events image images namespaces referenced version",
+        "store.containerd.contents.Contents: can_be_read confirmed document keeps size use_directory",
+        "rooms.Content: keeps",
+        "store.containerd.store.ContainerdStore: keeps",
     ),
     "a program is started, and killed when its asker leaves: tests/upstream/test_auth.py": (
         "upstream.credentials.helper: ask",

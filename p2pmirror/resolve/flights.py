@@ -7,7 +7,8 @@ Laws:
   the liars, for those who come back;
 - when it has no room to arrive in (none is left, a disk broke) its readers go on without it, each by itself; when
   nobody is left to fetch from they end short of their length;
-- what came from peers is kept only when nobody has taken it over while it lingered: a runtime has it by then.
+- what came from peers is kept only when nobody has taken it over for good while it lingered: a runtime has it by then,
+  and will not discard it.
 
 DESIGN.md section 4, "Flights and pieces".
 """
@@ -15,7 +16,7 @@ DESIGN.md section 4, "Flights and pieces".
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Final
 
 import trio
@@ -50,13 +51,18 @@ class Flights:
         *,
         sizes: PieceSizes | None = None,
         is_held: Callable[[Digest], bool] = lambda _: False,
+        is_kept: Callable[[Digest], Awaitable[bool]] | None = None,
     ) -> None:
-        """Receive into `room`; `is_held` says whether the node's own store has a blob."""
+        """Receive into `room`.
+
+        `is_held` says whether the node's own store has a blob, `is_kept` whether for good; None: what it has it keeps.
+        """
         self.sizes = sizes or PieceSizes()
         self._room = room
         self._parts = parts
         self._metrics = metrics
         self._is_held = is_held
+        self._is_kept = is_kept
         self._flights: dict[Digest, Flight] = {}
         self._nursery: trio.Nursery | None = None
         metrics.flights.set_function(lambda: len(self._flights))
@@ -170,7 +176,7 @@ class Flights:
     async def _keep(self, flight: Flight, incoming: Incoming) -> None:
         if not flight.is_from_registry:
             await self._linger(flight)
-            if self._is_held(flight.digest):
+            if self._is_held(flight.digest) and (self._is_kept is None or await self._is_kept(flight.digest)):
                 self._metrics.flight_ended("unneeded")
                 return
         try:

@@ -155,6 +155,20 @@ async def test_only_what_exists_is_listed(local: ContainerdWorld):
         await local.store.open(lost)
 
 
+async def test_what_containerd_will_discard_is_not_kept(local: ContainerdWorld):
+    """A layer that no manifest holds on to goes with containerd's next collection; away, it is believed to keep it."""
+    image = make_image(NAME, with_index=False)
+    first, second = image.layers
+    await local.put(image)
+    await local.until(lambda: all(local.store.inventory.blob(each) for each in image.content))
+    assert [await local.store.keeps(each) for each in (first, second, Digest.of(b"absent"))] == [True, True, False]
+    await local.daemon.ctr("content", "label", str(image.root.digest), "containerd.io/gc.ref.content.l.0=")
+    assert [await local.store.keeps(each) for each in (first, second)] == [False, True]
+    local.daemon.kill()
+    await local.until(lambda: local.store.waiting_for)
+    assert await local.store.keeps(first)
+
+
 async def test_containerd_is_killed_and_comes_back(local: ContainerdWorld):
     """While containerd is away the store says so and serves on; when it is back the store follows it again."""
     image, other = make_image(NAME), make_image("registry.example/other:v1", seed=2)

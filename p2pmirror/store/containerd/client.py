@@ -54,6 +54,7 @@ SUBSCRIBE: Final = f"{_SERVICES}.events.v1.Events/Subscribe"
 
 CONTENT_PLUGIN: Final = "io.containerd.content.v1"
 NAMESPACE_HEADER: Final = "containerd-namespace"
+REFERENCE_LABEL: Final = "containerd.io/gc.ref.content"  # with more behind it; the value is a digest
 BLOBS_MAX = 1_000_000  # a node with more content than this is not a node; ends a listing that never ends
 
 
@@ -100,6 +101,17 @@ class ContainerdClient:
         async with self._channel.stream(CONTENT_LIST, ListContentRequest(), ListContentResponse) as batches:
             async for batch in batches:
                 found.update((info.digest, info.size) for info in batch.infos)
+                if len(found) > BLOBS_MAX:
+                    break
+        return found
+
+    async def referenced(self) -> set[str]:
+        """Return the digests of all content that other content keeps from being collected."""
+        found: set[str] = set()
+        async with self._channel.stream(CONTENT_LIST, ListContentRequest(), ListContentResponse) as batches:
+            async for batch in batches:
+                for info in batch.infos:
+                    found.update(value for key, value in info.labels.items() if key.startswith(REFERENCE_LABEL))
                 if len(found) > BLOBS_MAX:
                     break
         return found

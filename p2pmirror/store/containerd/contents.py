@@ -124,6 +124,16 @@ class Contents:
         except trio.TooSlowError:
             raise Unreachable(f"containerd has not answered within {RPC_LIMIT_S:g} s") from None
 
+    async def keeps(self, digest: Digest) -> bool:
+        """Whether containerd goes on holding a blob, and does not discard it once unpacked. Raises `Unreachable`."""
+        try:
+            with trio.fail_after(RPC_LIMIT_S):
+                return str(digest) in await self._client.referenced()
+        except RpcError as error:
+            raise Unreachable(f"containerd does not tell what it keeps: {error}") from error
+        except trio.TooSlowError:
+            raise Unreachable(f"containerd has not answered within {RPC_LIMIT_S:g} s") from None
+
     async def document(self, digest: Digest, size: int) -> bytes | None:
         """Return a manifest's bytes, None when they cannot be had. Raises `Unreachable` when containerd is gone."""
         if size > DOCUMENT_BYTES_MAX:

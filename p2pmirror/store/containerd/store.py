@@ -8,7 +8,7 @@ from pathlib import Path
 
 import trio
 
-from p2pmirror.errors import MirrorError, NotHere
+from p2pmirror.errors import MirrorError, NotHere, Unreachable
 from p2pmirror.oci import Digest
 from p2pmirror.store.containerd.client import NAMESPACE_HEADER, ContainerdClient
 from p2pmirror.store.containerd.contents import RPC_LIMIT_S, Contents
@@ -64,6 +64,19 @@ class ContainerdStore:
         except MirrorError:
             self._watch.look_soon()
             raise
+
+    async def keeps(self, digest: Digest) -> bool:
+        """Whether containerd has a blob and goes on having it.
+
+        It discards layers that it has unpacked where it is told so (`discard_unpacked_layers`), at some later time.
+        Where it does not answer now, what it lists counts as kept.
+        """
+        if self._inventory.blob(digest) is None:
+            return False
+        try:
+            return await self._contents.keeps(digest)
+        except Unreachable:
+            return True
 
     async def _unlisted_size(self, digest: Digest) -> int:
         """Ask containerd for content that came after the last walk; raises `NotHere` also when it does not answer."""

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import any_pb2 as google_dot_protobuf_dot_any__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n/p2pmirror/store/containerd/api/containerd.proto\x12\x14p2pmirror.containerd\x1a\x19google/protobuf/any.proto\"4\n\x0fVersionResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\t\"\'\n\x15ListNamespacesRequest\x12\x0e\n\x06\x66ilter\x18\x01 \x01(\t\"M\n\x16ListNamespacesResponse\x12\x33\n\nnamespaces\x18\x01 \x03(\x0b\x32\x1f.p2pmirror.containerd.Namespace\"\x19\n\tNamespace\x12\x0c\n\x04name\x18\x01 \x01(\t\":\n\x06Target\x12\x12\n\nmedia_type\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x0c\n\x04size\x18\x03 \x01(\x03\"\xab\x01\n\x05Image\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x37\n\x06labels\x18\x02 \x03(\x0b\x32\'.p2pmirror.containerd.Image.LabelsEntry\x12,\n\x06target\x18\x03 \x01(\x0b\x32\x1c.p2pmirror.containerd.Target\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x1f\n\x0fGetImageRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\">\n\x10GetImageResponse\x12*\n\x05image\x18\x01 \x01(\x0b\x32\x1b.p2pmirror.containerd.Image\"$\n\x11ListImagesRequest\x12\x0f\n\x07\x66ilters\x18\x01 \x03(\t\"A\n\x12ListImagesResponse\x12+\n\x06images\x18\x01 \x03(\x0b\x32\x1b.p2pmirror.containerd.Image\"@\n\x12\x43reateImageRequest\x12*\n\x05image\x18\x01 \x01(\x0b\x32\x1b.p2pmirror.containerd.Image\"A\n\x13\x43reateImageResponse\x12*\n\x05image\x18\x01 \x01(\x0b\x32\x1b.p2pmirror.containerd.Image\"0\n\x12\x44\x65leteImageRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04sync\x18\x02 \x01(\x08\"+\n\x0b\x43ontentInfo\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x0c\n\x04size\x18\x02 \x01(\x03\"\x1d\n\x0bInfoRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\"?\n\x0cInfoResponse\x12/\n\x04info\x18\x01 \x01(\x0b\x32!.p2pmirror.containerd.ContentInfo\"%\n\x12ListContentRequest\x12\x0f\n\x07\x66ilters\x18\x01 \x03(\t\"G\n\x13ListContentResponse\x12\x30\n\x05infos\x18\x01 \x03(\x0b\x32!.p2pmirror.containerd.ContentInfo\"B\n\x12ReadContentRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x03\x12\x0c\n\x04size\x18\x03 \x01(\x03\"3\n\x13ReadContentResponse\x12\x0e\n\x06offset\x18\x01 \x01(\x03\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"!\n\x0ePluginsRequest\x12\x0f\n\x07\x66ilters\x18\x01 \x03(\t\"@\n\x0fPluginsResponse\x12-\n\x07plugins\x18\x01 \x03(\x0b\x32\x1c.p2pmirror.containerd.Plugin\"\x8e\x01\n\x06Plugin\x12\x0c\n\x04type\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\x12:\n\x07\x65xports\x18\x05 \x03(\x0b\x32).p2pmirror.containerd.Plugin.ExportsEntry\x1a.\n\x0c\x45xportsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"#\n\x10SubscribeRequest\x12\x0f\n\x07\x66ilters\x18\x01 \x03(\t\"Q\n\x08\x45nvelope\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12\r\n\x05topic\x18\x03 \x01(\t\x12#\n\x05\x65vent\x18\x04 \x01(\x0b\x32\x14.google.protobuf.Any\"\x1a\n\nImageEvent\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x1e\n\x0c\x43ontentEvent\x12\x0e\n\x06\x64igest\x18\x01 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n/p2pmirror/store/containerd/api/containerd.proto\x12\x14p2pmirror.containerd\x1a\x19google/protobuf/any.proto\"4\n\x0fVersionResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\t\"\'\n\x15ListNamespacesRequest\x12\x0e\n\x06\x66ilter\x18\x01 \x01(\t\"M\n\x16ListNamespacesResponse\x12\x33\n\nnamespaces\x18\x01 \x03(\x0b\x32\x1f.p2pmirror.containerd.Namespace\"\x19\n\tNamespace\x12\x0c\n\x04name\x18\x01 \x01(\t\":\n\x06Target\x12\x12\n\nmedia_type\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x0c\n\x04size\x18\x03 \x01(\x03\"\xab\x01\n\x05Image\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x37\n\x06labels\x18\x02 \x03(\x0b\x32\'.p2pmirror.containerd.Image.LabelsEntry\x12,\n\x06target\x18\x03 \x01(\x0b\x32\x1c.p2pmirror.containerd.Target\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x1f\n\x0fGetImageRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\">\n\x10GetImageResponse\x12*\n\x05image\x18\x01 \x01(\x0b\x32\x1b.p2pmirror.containerd.Image\"$\n\x11ListImagesRequest\x12\x0f\n\x07\x66ilters\x18\x01 \x03(\t\"A\n\x12ListImagesResponse\x12+\n\x06images\x18\x01 \x03(\x0b\x32\x1b.p2pmirror.containerd.Image\"@\n\x12\x43reateImageRequest\x12*\n\x05image\x18\x01 \x01(\x0b\x32\x1b.p2pmirror.containerd.Image\"A\n\x13\x43reateImageResponse\x12*\n\x05image\x18\x01 \x01(\x0b\x32\x1b.p2pmirror.containerd.Image\"0\n\x12\x44\x65leteImageRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04sync\x18\x02 \x01(\x08\"\x99\x01\n\x0b\x43ontentInfo\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x0c\n\x04size\x18\x02 \x01(\x03\x12=\n\x06labels\x18\x05 \x03(\x0b\x32-.p2pmirror.containerd.ContentInfo.LabelsEntry\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x1d\n\x0bInfoRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\"?\n\x0cInfoResponse\x12/\n\x04info\x18\x01 \x01(\x0b\x32!.p2pmirror.containerd.ContentInfo\"%\n\x12ListContentRequest\x12\x0f\n\x07\x66ilters\x18\x01 \x03(\t\"G\n\x13ListContentResponse\x12\x30\n\x05infos\x18\x01 \x03(\x0b\x32!.p2pmirror.containerd.ContentInfo\"B\n\x12ReadContentRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x03\x12\x0c\n\x04size\x18\x03 \x01(\x03\"3\n\x13ReadContentResponse\x12\x0e\n\x06offset\x18\x01 \x01(\x03\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"!\n\x0ePluginsRequest\x12\x0f\n\x07\x66ilters\x18\x01 \x03(\t\"@\n\x0fPluginsResponse\x12-\n\x07plugins\x18\x01 \x03(\x0b\x32\x1c.p2pmirror.containerd.Plugin\"\x8e\x01\n\x06Plugin\x12\x0c\n\x04type\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\x12:\n\x07\x65xports\x18\x05 \x03(\x0b\x32).p2pmirror.containerd.Plugin.ExportsEntry\x1a.\n\x0c\x45xportsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"#\n\x10SubscribeRequest\x12\x0f\n\x07\x66ilters\x18\x01 \x03(\t\"Q\n\x08\x45nvelope\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12\r\n\x05topic\x18\x03 \x01(\t\x12#\n\x05\x65vent\x18\x04 \x01(\x0b\x32\x14.google.protobuf.Any\"\x1a\n\nImageEvent\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x1e\n\x0c\x43ontentEvent\x12\x0e\n\x06\x64igest\x18\x01 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,6 +34,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_IMAGE_LABELSENTRY']._loaded_options = None
   _globals['_IMAGE_LABELSENTRY']._serialized_options = b'8\001'
+  _globals['_CONTENTINFO_LABELSENTRY']._loaded_options = None
+  _globals['_CONTENTINFO_LABELSENTRY']._serialized_options = b'8\001'
   _globals['_PLUGIN_EXPORTSENTRY']._loaded_options = None
   _globals['_PLUGIN_EXPORTSENTRY']._serialized_options = b'8\001'
   _globals['_VERSIONRESPONSE']._serialized_start=100
@@ -64,34 +66,36 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CREATEIMAGERESPONSE']._serialized_end=868
   _globals['_DELETEIMAGEREQUEST']._serialized_start=870
   _globals['_DELETEIMAGEREQUEST']._serialized_end=918
-  _globals['_CONTENTINFO']._serialized_start=920
-  _globals['_CONTENTINFO']._serialized_end=963
-  _globals['_INFOREQUEST']._serialized_start=965
-  _globals['_INFOREQUEST']._serialized_end=994
-  _globals['_INFORESPONSE']._serialized_start=996
-  _globals['_INFORESPONSE']._serialized_end=1059
-  _globals['_LISTCONTENTREQUEST']._serialized_start=1061
-  _globals['_LISTCONTENTREQUEST']._serialized_end=1098
-  _globals['_LISTCONTENTRESPONSE']._serialized_start=1100
-  _globals['_LISTCONTENTRESPONSE']._serialized_end=1171
-  _globals['_READCONTENTREQUEST']._serialized_start=1173
-  _globals['_READCONTENTREQUEST']._serialized_end=1239
-  _globals['_READCONTENTRESPONSE']._serialized_start=1241
-  _globals['_READCONTENTRESPONSE']._serialized_end=1292
-  _globals['_PLUGINSREQUEST']._serialized_start=1294
-  _globals['_PLUGINSREQUEST']._serialized_end=1327
-  _globals['_PLUGINSRESPONSE']._serialized_start=1329
-  _globals['_PLUGINSRESPONSE']._serialized_end=1393
-  _globals['_PLUGIN']._serialized_start=1396
-  _globals['_PLUGIN']._serialized_end=1538
-  _globals['_PLUGIN_EXPORTSENTRY']._serialized_start=1492
-  _globals['_PLUGIN_EXPORTSENTRY']._serialized_end=1538
-  _globals['_SUBSCRIBEREQUEST']._serialized_start=1540
-  _globals['_SUBSCRIBEREQUEST']._serialized_end=1575
-  _globals['_ENVELOPE']._serialized_start=1577
-  _globals['_ENVELOPE']._serialized_end=1658
-  _globals['_IMAGEEVENT']._serialized_start=1660
-  _globals['_IMAGEEVENT']._serialized_end=1686
-  _globals['_CONTENTEVENT']._serialized_start=1688
-  _globals['_CONTENTEVENT']._serialized_end=1718
+  _globals['_CONTENTINFO']._serialized_start=921
+  _globals['_CONTENTINFO']._serialized_end=1074
+  _globals['_CONTENTINFO_LABELSENTRY']._serialized_start=488
+  _globals['_CONTENTINFO_LABELSENTRY']._serialized_end=533
+  _globals['_INFOREQUEST']._serialized_start=1076
+  _globals['_INFOREQUEST']._serialized_end=1105
+  _globals['_INFORESPONSE']._serialized_start=1107
+  _globals['_INFORESPONSE']._serialized_end=1170
+  _globals['_LISTCONTENTREQUEST']._serialized_start=1172
+  _globals['_LISTCONTENTREQUEST']._serialized_end=1209
+  _globals['_LISTCONTENTRESPONSE']._serialized_start=1211
+  _globals['_LISTCONTENTRESPONSE']._serialized_end=1282
+  _globals['_READCONTENTREQUEST']._serialized_start=1284
+  _globals['_READCONTENTREQUEST']._serialized_end=1350
+  _globals['_READCONTENTRESPONSE']._serialized_start=1352
+  _globals['_READCONTENTRESPONSE']._serialized_end=1403
+  _globals['_PLUGINSREQUEST']._serialized_start=1405
+  _globals['_PLUGINSREQUEST']._serialized_end=1438
+  _globals['_PLUGINSRESPONSE']._serialized_start=1440
+  _globals['_PLUGINSRESPONSE']._serialized_end=1504
+  _globals['_PLUGIN']._serialized_start=1507
+  _globals['_PLUGIN']._serialized_end=1649
+  _globals['_PLUGIN_EXPORTSENTRY']._serialized_start=1603
+  _globals['_PLUGIN_EXPORTSENTRY']._serialized_end=1649
+  _globals['_SUBSCRIBEREQUEST']._serialized_start=1651
+  _globals['_SUBSCRIBEREQUEST']._serialized_end=1686
+  _globals['_ENVELOPE']._serialized_start=1688
+  _globals['_ENVELOPE']._serialized_end=1769
+  _globals['_IMAGEEVENT']._serialized_start=1771
+  _globals['_IMAGEEVENT']._serialized_end=1797
+  _globals['_CONTENTEVENT']._serialized_start=1799
+  _globals['_CONTENTEVENT']._serialized_end=1829
 # @@protoc_insertion_point(module_scope)
