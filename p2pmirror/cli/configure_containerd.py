@@ -15,6 +15,7 @@ from p2pmirror.cli.configure_options import (
     end,
     lenient_option,
     once,
+    owner_option,
     registry_option,
 )
 from p2pmirror.errors import BadRequest
@@ -82,6 +83,8 @@ Exit codes:
 @click.option(
     "--legacy-mirrors", is_flag=True, help="Print registry.mirrors for a containerd without config_path; write nothing."
 )
+@owner_option
+@click.option("--take-over", is_flag=True, help="Go on although the host was configured for another --owner.")
 @lenient_option
 @dry_run_option
 @json_option
@@ -96,6 +99,8 @@ def command(
     daemon_config: Path | None,
     no_fallback: bool,
     legacy_mirrors: bool,
+    owner: str,
+    take_over: bool,
     lenient: bool,
     dry_run: bool,
     as_json: bool,
@@ -112,7 +117,8 @@ def command(
         click.echo(daemon.legacy_mirrors(registries, addresses, servers), nl=False)
         return
     wanted = Wanted(addresses, capabilities, dial_timeout, once(headers), fallback=not no_fallback)
-    setup = Setup(roots, registries, wanted, daemon_config.absolute() if daemon_config else None)
+    daemon_file = daemon_config.absolute() if daemon_config else None
+    setup = Setup(roots, registries, wanted, daemon_file, owner, take_over)
     try:
         done = plan(setup) if dry_run else configure(setup)
     except BadRequest as error:

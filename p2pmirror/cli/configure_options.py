@@ -15,6 +15,7 @@ from p2pmirror.hostconfig.changing import Change, Plan
 from p2pmirror.hostconfig.names import DEFAULT, read_registry
 
 CERTS_D: Final = "/etc/containerd/certs.d"
+OWNER_CHARS_MAX: Final = 253  # as a name of Kubernetes
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _Value = TypeVar("_Value")
@@ -81,6 +82,12 @@ def config_path_option(command: _Command) -> _Command:
 def dry_run_option(command: _Command) -> _Command:
     """Add `--dry-run`."""
     return click.option("--dry-run", is_flag=True, help="Change nothing; show what would change as a diff.")(command)
+
+
+def owner_option(command: _Command) -> _Command:
+    """Add `--owner NAME`."""
+    text = "For whom, a release of the chart for one: what was done for another owner is left alone."
+    return click.option("--owner", metavar="NAME", default="", type=Read(_owner), help=text)(command)
 
 
 def lenient_option(command: _Command) -> _Command:
@@ -151,6 +158,12 @@ def _diff(change: Change) -> str:
 def _lines(text: str) -> list[str]:
     *lines, last = text.split("\n")
     return [f"{line}\n" for line in lines] + [last] * bool(last)
+
+
+def _owner(text: str) -> str:
+    if len(text) > OWNER_CHARS_MAX or not text.isprintable():
+        raise ValueError(f"at most {OWNER_CHARS_MAX} printable characters")
+    return text
 
 
 def _roots(text: str) -> tuple[Path, ...]:

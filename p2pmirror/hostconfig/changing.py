@@ -65,18 +65,22 @@ def add_back(made: Plan, path: Path) -> None:
         made.left.append((path, str(error)))
 
 
-def carry_out(root: Path, make: Callable[[], Plan]) -> Plan:
-    """Make a plan and do it, with the ledger in `root`; return what was done. Raises `BadRequest`: nothing could be."""
+def carry_out(root: Path, make: Callable[[], Plan], owner: str = "") -> Plan:
+    """Make a plan and do it, with the ledger in `root`; return what was done. Raises `BadRequest`: nothing could be.
+
+    `owner`: whose it is from now on; an empty one leaves that as it is.
+    """
     check_roots([root])
     with said(root):
         new = files.make_directories(root)
     with said(root), files.locked(root):
-        planned = make()
-        if planned.is_empty:
+        planned, ledger = make(), Ledger(root)
+        is_inherited = bool(owner) and bool(ledger.paths) and owner != ledger.owner
+        if planned.is_empty and not is_inherited:
             for each in reversed(new):
                 each.rmdir()
             return planned
-        ledger = Ledger(root)
+        ledger.owner = owner or ledger.owner
         ledger.made(new)
         ledger.home.mkdir(mode=0o700, exist_ok=True)
         files.sweep(ledger.home)

@@ -6,8 +6,9 @@ Laws:
 - It is kept once, as it was: only what the user changes afterwards takes its place, never what we wrote.
 - No registry's directory can have that name, so containerd never looks at it.
 
-`ledger.json`: `{"version": 1, "files": {path: {"kind": "absent" | "file" | "link", "copy": name, "target": of a link}},
-"directories": [path]}`; paths below the configured directory are relative to it. Directories are those that we made.
+`ledger.json`: `{"version": 1, "owner": for whom it was done, "files": {path: {"kind": "absent" | "file" | "link",
+"copy": name, "target": of a link}}, "directories": [path]}`; paths below the configured directory are relative to it.
+Directories are those that we made.
 """
 
 import contextlib
@@ -46,6 +47,7 @@ class Ledger:
         """Read it. Raises `Lost`."""
         self.root = root
         self.home = root / NAME
+        self.owner = ""
         self._befores: dict[str, Before] = {}
         self._directories: list[str] = []
         try:
@@ -54,6 +56,7 @@ class Ledger:
                 raise Lost(f"{self.home / _FILE} was written by another version of p2pmirror ({said['version']})")
             self._befores = {path: Before(**each) for path, each in said["files"].items()}
             self._directories = [str(each) for each in said["directories"]]
+            self.owner = str(said.get("owner", ""))
         except FileNotFoundError:
             pass
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -124,6 +127,7 @@ class Ledger:
         """Put it on the disk. Raises OSError."""
         said = {
             "version": _VERSION,
+            "owner": self.owner,
             "files": {path: asdict(before) for path, before in self._befores.items()},
             "directories": self._directories,
         }

@@ -39,6 +39,22 @@ def test_it_says_what_it_did_and_nothing_twice(root):
     )
 
 
+def test_a_second_owner_is_told_of_the_first(root):
+    """Two releases of the chart in one cluster: the second one configures nothing, and its end takes nothing away."""
+    assert configure(root, "--owner", "one/mirror").exit_code == 0
+    before = snapshot(root)
+    second = configure(root, "--owner", "two/mirror")
+    assert (second.exit_code, configure(root, "--owner", "two/mirror", "--lenient").exit_code) == (1, 0)
+    assert f"{root} is configured for one/mirror, and not for two/mirror" in second.output
+    end = run("unconfigure", "--config-path", root, "--owner", "two/mirror")
+    assert (end.exit_code, snapshot(root)) == (0, before)
+    assert "is configured for one/mirror: left as it is" in end.output
+    assert configure(root, "--owner", "x" * 254).exit_code == 2
+    assert configure(root, "--owner", "two/mirror", "--take-over").exit_code == 0
+    assert run("unconfigure", "--config-path", root, "--owner", "one/mirror").output.count("two/mirror") == 1
+    assert run("unconfigure", "--config-path", root, "--owner", "two/mirror").output.count("gave back") == 2
+
+
 def test_a_dry_run_shows_a_diff(root):
     """What would change, as `diff -u` shows it, and nothing changes; the same for the way back."""
     before = snapshot(root)

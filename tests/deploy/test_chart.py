@@ -171,3 +171,18 @@ def test_long_names_stay_within_what_kubernetes_allows(tmp_path: Path) -> None:
     for resource in filter(None, yaml.safe_load_all(text)):
         assert len(resource["metadata"]["name"]) <= 63
         kubernetes_validate.validate(resource, KUBERNETES, strict=True)
+
+
+def test_a_release_gives_back_what_it_configured_itself(tmp_path: Path) -> None:
+    """What runs on the nodes, at the start and at the end, says for which release: another one's is left alone."""
+    for release in ("one", "two"):
+        text = template(release)
+        words = [word for each in filter(None, yaml.safe_load_all(text)) for word in arguments_of(each)]
+        assert words.count(f"--owner=default/{release}") == 2
+        assert len([word for word in words if word.startswith("--owner=")]) == 2
+
+
+def arguments_of(resource: Resource) -> list[str]:
+    """Return what the containers that come first in a resource's pods are called with."""
+    pod = resource.get("spec", {}).get("template", {}).get("spec", {}) if resource["kind"] == "DaemonSet" else {}
+    return [word for each in pod.get("initContainers", ()) for word in each["args"]]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from p2pmirror.errors import BadRequest
-from p2pmirror.hostconfig.containerd import Setup, configure, plan, plan_back, unconfigure
+from p2pmirror.hostconfig.containerd import Setup, configure, other_owner, plan, plan_back, unconfigure
 from p2pmirror.hostconfig.hosts import Wanted, order
 from p2pmirror.hostconfig.ledger import NAME, Lost
 from tests.hostconfig.trees import MIRROR, snapshot, write_odd, write_tree
@@ -361,3 +361,35 @@ def test_one_file_that_cannot_be_written_stops_nothing_else(tmp_path):
     assert (root / "docker.io/hosts.toml").read_text() == MIRROR
     assert hosts_of(root, "ghcr.io")[0] == AGENT
     assert [path.name for path in (root / "docker.io").iterdir()] == ["hosts.toml"]
+
+
+def owned(root, owner, *, takes_over=False):
+    return Setup((root,), ("_default",), Wanted((AGENT,)), owner=owner, takes_over=takes_over)
+
+
+def test_another_owner_leaves_it_alone(tmp_path):
+    """Neither configures nor gives back what was done for the first one, until he takes it over."""
+    root = tmp_path / "certs.d"
+    configure(owned(root, "one/mirror"))
+    before = snapshot(root)
+
+    with pytest.raises(BadRequest, match="configured for one/mirror, and not for two/mirror"):
+        configure(owned(root, "two/mirror"))
+    assert (other_owner((root,), "two/mirror"), snapshot(root)) == ("one/mirror", before)
+    assert [other_owner((root,), each) for each in ("one/mirror", "")] == [None, None]
+
+    configure(owned(root, "two/mirror", takes_over=True))
+    assert other_owner((root,), "one/mirror") == "two/mirror"
+    unconfigure((root,))
+    assert not root.exists()
+
+
+def test_who_configures_for_nobody_changes_no_owner(tmp_path):
+    """By hand, between two calls of an owner; what was done before owners had names is the next one's who says his."""
+    root = tmp_path / "certs.d"
+    configure(setup(root))
+    assert other_owner((root,), "one/mirror") is None
+    assert configure(owned(root, "one/mirror")).is_empty
+    assert other_owner((root,), "two/mirror") == "one/mirror"
+    configure(setup(root, wanted=Wanted((AGENT, CACHE))))
+    assert other_owner((root,), "two/mirror") == "one/mirror"

@@ -164,6 +164,7 @@ readinessProbe:
 - containerd
 - --lenient
 - --config-path=/host{{ .Values.configure.configPath }}
+- --owner={{ .Release.Namespace }}/{{ .Release.Name }}
 - --address=http://127.0.0.1:{{ .Values.ports.registry }}
 {{- if and .Values.sharedCache.enabled (eq .Values.sharedCache.service.type "NodePort") }}
 - --address=http://$(HOST_IP):{{ .Values.sharedCache.service.nodePort }}
