@@ -38,7 +38,7 @@ LAYER_BYTES = 48 * MIB  # four seconds at this rate
 NODES = 4
 PULLS_MAX = 12  # three seconds apart; a kubelet tries for ever
 FIRST_S = 1.0  # the node that is to lead begins so much before the others
-KILLS = 10
+KILLS = 100
 
 
 def made(build: Build | None, count: int = NODES, *, behind_liars: bool = False) -> Iterator[Lab]:
