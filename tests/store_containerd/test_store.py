@@ -267,6 +267,7 @@ async def test_broken_content_is_passed_over(local: ContainerdWorld, caplog):
         assert world.store.waiting_for is None
 
 
+@pytest.mark.long
 @pytest.mark.any_containerd
 async def test_many_blobs_are_walked_within_a_second(daemon: Daemon, tmp_path: Path):
     """2,000 blobs in 200 images are listed within a second of the start, as far as it is this process that takes it."""
