@@ -8,15 +8,25 @@ Follows A. Legout et al., Rarest First and Choke Algorithms Are Enough (2006); t
 
 from collections.abc import Iterable, Mapping, Sequence
 from random import Random
-from typing import Final
-
-from p2pmirror.peers.piecemap import Bitmap
+from typing import Final, Protocol
 
 WINDOW_PIECES: Final = 32  # ahead of the frontier: 128 MiB, more than peers exchange while one piece is late
 ASKS_MAX: Final = 2  # of one piece: when it is late somebody else is asked too, and the first one counts
 
 
-def window(have: Bitmap, first: int) -> list[int]:
+class Has(Protocol):
+    """Which pieces somebody has."""
+
+    def __contains__(self, index: int, /) -> bool: ...
+
+
+class Held(Has, Protocol):
+    """Which of `count` pieces are here."""
+
+    count: int
+
+
+def window(have: Held, first: int) -> list[int]:
     """Return the pieces that may be asked for, in order: the next `WINDOW_PIECES` from `first` on that are missing."""
     found = []
     for index in range(first, have.count):
@@ -36,7 +46,7 @@ def wanted(missing: Sequence[int], asked: Mapping[int, Sequence[float]], late_be
     return free or [i for i in missing if len(asked[i]) < ASKS_MAX and asked[i][-1] < late_before]
 
 
-def rarest(candidates: Iterable[int], maps: Sequence[Bitmap], random: Random) -> int | None:
+def rarest(candidates: Iterable[int], maps: Sequence[Has], random: Random) -> int | None:
     """Return a piece that the fewest of these have, by chance among several; None when there is no candidate."""
     counted = [(sum(index in each for each in maps), index) for index in candidates]
     if not counted:

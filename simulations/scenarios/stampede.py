@@ -1,8 +1,7 @@
 """Many nodes pull the same image at the same moment: from the registry, or from the one node that has it.
 
-What is shown: how near the last one comes to the optimum of (S/u)(1 + floor(log2 N)/M) (J. Mundinger, R. Weber,
-G. Weiss, Optimal Scheduling of Peer-to-Peer File Dissemination, 2008), how many copies the registry sends, and how
-often it is asked.
+What is shown: how near the last one comes to the optimum (`simulations.efficiency`), how many copies the registry
+sends, and how often it is asked.
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from math import floor, log2
 from typing import Any
 
 import trio
@@ -21,6 +19,7 @@ from p2pmirror.oci import Digest, mediatype
 from p2pmirror.resolve.flight import PieceSizes
 from p2pmirror.wire.address import Address
 from p2pmirror.wire.http_client import ClientOptions, HttpClient
+from simulations import efficiency
 from simulations.nodes import REGISTRY_PORT, WholeNode
 from simulations.registry import NAME, SimulatedRegistry
 from simulations.scenario import Figure, parameter, scenario
@@ -173,22 +172,12 @@ class Stampede:
     def optimum_s(self, pulling: int) -> float:
         """Return what an optimal schedule for so many nodes takes."""
         parameters = self._parameters
-        one_s = parameters.layers * parameters.pieces * parameters.piece_s / min(1.0, parameters.upstream)
-        return one_s + parameters.piece_s * floor(log2(max(1, pulling)))
+        pieces = parameters.layers * parameters.pieces
+        return efficiency.optimum_s(pulling, pieces, parameters.piece_s, parameters.upstream)
 
     def figures(self, pulling: int) -> dict[str, Figure]:
         """Return how near to the optimum they came."""
-        optimum_s = self.optimum_s(pulling)
-        seconds = sorted(self.seconds)
-        return {
-            "seconds_optimum": round(optimum_s, 3),
-            "seconds_median": round(seconds[len(seconds) // 2], 3),
-            "seconds_max": round(seconds[-1], 3),
-            "efficiency": {
-                "p50": round(optimum_s / seconds[len(seconds) // 2], 3),
-                "p99": round(optimum_s / seconds[int(0.99 * (len(seconds) - 1))], 3),
-                "max": round(optimum_s / seconds[-1], 3),
-            },
+        return efficiency.figures(self.optimum_s(pulling), self.seconds) | {
             "upstream_copies": round(self.copies, 4),
             "upstream_requests": self.registry.requests,
         }
