@@ -248,8 +248,8 @@ async def test_dialling_has_its_limit(autojump_clock):
 
 
 @pytest.mark.parametrize(("size", "kept"), [(60_000, 1), (len(BODY), 0)])
-async def test_an_unread_rest(size, kept):
-    """A short rest that is here is read and the connection kept; a long one closes it."""
+async def test_an_unread_rest(size, kept, mock_clock):
+    """A short rest that is here is read and the connection kept; a long one closes it. Time stands still."""
     async with serving(lambda request: big_of(size)) as host:
         client = client_of(host.network)
         async with client.request(SERVER, "GET", "/", {}) as response:
