@@ -37,6 +37,7 @@ class Neighbour:
     spreads: bool = False
     differs: set[int] = field(default_factory=set)  # pieces of which it tells another hash than is believed
     is_idle: bool = False  # nothing came, of it either, when it was to come: what it says it has is no reason to wait
+    is_crowded: bool = False  # it is followed by as many as it may name: one of many asks it less often
     asks_all: bool = False  # its claims are to be told once more: some that came first were forgotten
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
 

@@ -27,7 +27,8 @@ from p2pmirror.resolve.picking import rarest, wanted, window
 from p2pmirror.routing.protocol import Provider
 from p2pmirror.wire.identity import NodeId
 
-NEXT_S: Final = 1.0  # a peer that has no piece to give says so by then
+NEXT_S: Final = 1.0  # a peer that has no piece to give says so by then,
+NEXT_S_CROWDED: Final = 4.0  # or by then, where many wait with us
 LATE_S: Final = 1.0  # a piece that takes longer than this, and than `LATE` times the usual, is late
 LATE: Final = 4.0
 
@@ -93,7 +94,8 @@ class Pieces:
         lacks = Bitmap(wants[-1] - first + 1)
         for index in wants:
             lacks.add(index - first)
-        answer = await in_time(NEXT_S, partial(self._ask_next, provider, first, bytes(lacks)))
+        wait_s = NEXT_S_CROWDED if neighbour.is_crowded else NEXT_S
+        answer = await in_time(wait_s, partial(self._ask_next, provider, first, bytes(lacks), wait_s))
         if answer is None:
             return True  # it waited for us
         try:
@@ -108,9 +110,9 @@ class Pieces:
             await self._take_piece(neighbour, index, answer)
         return True
 
-    async def _ask_next(self, provider: Provider, first: int, lacks: bytes) -> Answer | None:
+    async def _ask_next(self, provider: Provider, first: int, lacks: bytes, wait_s: float) -> Answer | None:
         return await self._parts.peers.next(
-            provider.node_id, provider.address, self._question, first=first, lacks=lacks, wait_s=NEXT_S
+            provider.node_id, provider.address, self._question, first=first, lacks=lacks, wait_s=wait_s
         )
 
     def _given(self, answer: Answer, wants: list[int]) -> int:

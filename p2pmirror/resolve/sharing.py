@@ -2,6 +2,7 @@
 
 Laws:
 - only a flight that leads makes a peer wait for bytes; any flight makes him wait for news, for as long as he said;
+- who leads tells news the less often the more follow it: what they need at once comes with the pieces;
 - a map says what is whole and what its author claims; hashes are computed once somebody asks for a map, not before;
 - what a flight that leads has is given to one peer of each zone (`spreading`), and to others through that one.
 
@@ -26,6 +27,7 @@ from p2pmirror.wire.network import File
 
 WAIT_S_MAX: Final = 10.0  # whatever a peer says
 COALESCED_S: Final = 0.2  # changes that follow one another within this go out together
+CROWD_S: Final = 0.005  # and at a leader within so much more for each who follows: it has other things to do
 BOOK_S: Final = 0.25  # between two looks into the book of who was given what
 TURN_LATE: Final = 4.0  # times the expected time until a piece of which nothing is heard is in nobody's way any more
 FOLLOWERS_KEPT_MAX: Final = 1024  # peers of one flight that are remembered
@@ -53,7 +55,7 @@ async def piece_map(flight: Flight, own: NodeId, asker: NodeId, *, since: int, w
         while flight.failed is None and flight.news <= since:
             await flight.wait_for_pieces()
         if since and flight.failed is None and not flight.have.is_full:
-            await trio.sleep(COALESCED_S)
+            await trio.sleep(COALESCED_S + CROWD_S * (len(flight.followers) if flight.leads else 0))
     if flight.failed is not None:
         raise NotHere(f"{flight.digest} does not arrive any more: {flight.failed}")
     is_open = flight.incoming is not None

@@ -20,7 +20,7 @@ from typing import Final
 import trio
 
 from p2pmirror.errors import NotHere, PeerMisbehaved, Unreachable
-from p2pmirror.peers.piecemap import PieceMap
+from p2pmirror.peers.piecemap import FOLLOWERS_MAX, PieceMap
 from p2pmirror.peers.protocol import Busy, FlightQuestion
 from p2pmirror.resolve.flight import Flight
 from p2pmirror.resolve.metrics import ResolveMetrics
@@ -207,6 +207,7 @@ class Swarm:
         neighbour.seq, neighbour.spreads = piece_map.seq, piece_map.spreads
         flight.is_acknowledged = flight.is_acknowledged or piece_map.spreads
         self._progress_at = trio.current_time() if piece_map.size is None and piece_map.spreads else self._progress_at
+        neighbour.is_crowded = len(piece_map.followers) == FOLLOWERS_MAX
         self._meet_followers(piece_map.followers)
         if piece_map.size is None:
             return
