@@ -340,7 +340,7 @@ def _transfer_of(flight: Flight, now: float) -> Transfer:
 def _origins(flight: Flight) -> list[Origin]:
     """Return whose bytes are in a flight; what came as a stream is told from pieces by what is left of them."""
     counts = {node_id: count for node_id, count in flight.used.items() if count}
-    streamed = max(0, flight.arrived - sum(counts.values()))
+    streamed = max(0, flight.arrived - sum(counts.values()) - flight.resumed)
     peers = flight.streams_from()
     if streamed and peers and not flight.is_from_registry:
         counts[peers[-1]] = counts.get(peers[-1], 0) + streamed

@@ -4,7 +4,8 @@ Laws:
 - it is read up to what has come in its turn and through whole pieces, and the last 64 KiB of the blob only once the
   digest of all of it is right: no reader is ever given a clean end to wrong content;
 - a piece is whole once and stays so; nobody fetches a piece that a stream is writing, and no stream enters one that is
-  being fetched, so that nothing unverified is ever written over what was verified;
+  being fetched, nor anybody one that an earlier try has left and that is being hashed, so that nothing unverified is
+  ever written over what was verified;
 - a hash is somebody's claim until the digest of all of it is right, and when that is wrong the claimants are blamed;
 - who sends another piece than somebody else claims is set apart: which of the two is wrong the digest will tell, or a
   second one who is contradicted by the same claim.
@@ -26,7 +27,7 @@ from p2pmirror.peers.piecemap import Bitmap, pieces_of
 from p2pmirror.resolve.spreading import Spreading
 from p2pmirror.resolve.turns import Turn
 from p2pmirror.routing.protocol import Key
-from p2pmirror.store.cache.protocol import Incoming
+from p2pmirror.store.cache.protocol import Incoming, Left
 from p2pmirror.wire.http import Sink
 from p2pmirror.wire.identity import NodeId
 from p2pmirror.wire.network import File
@@ -86,6 +87,8 @@ class Flight:
     too_large: int | None = None  # a length that a peer told before, for which there was no room
     hashed_at: dict[int, int] = field(default_factory=dict)  # the `seq` at which a hash became known
     are_hashes_asked: bool = False
+    unproven: set[int] = field(default_factory=set)  # pieces that an earlier try has left, until they have been hashed
+    resumed: int = 0  # bytes of those that were right
     fetching: dict[int, list[float]] = field(default_factory=dict)  # pieces that peers were asked for, and when
     streaming: int | None = None  # the piece that a stream is writing
     streams_from: Callable[[], Sequence[NodeId]] = tuple  # the peers of the stream, where it is one of peers
@@ -158,10 +161,27 @@ class Flight:
         """Begin to take bytes in; `by` told the length."""
         self.size, self.size_by, self.incoming = size, by, incoming
         self.have = Bitmap(pieces_of(size, self.sizes.of(size)))
+        self.unproven = set(self._left(incoming.left))
         self._forget(index for index in [*self.hashes] if index >= self.have.count)
         self.seq += 1
         self.news = self.seq
         self.opened.set()
+        self.changed_pieces()
+
+    def _left(self, left: Left) -> Iterator[int]:
+        """Say which pieces an earlier try has left."""
+        yield from range(pieces_of(max(left.prefixes, default=0), self.piece_bytes))
+        yield from (offset // self.piece_bytes for offset in left.pieces)
+
+    def prove(self, index: int, piece_hash: bytes | None = None) -> None:
+        """Have a piece that an earlier try has left."""
+        self.unproven.discard(index)
+        self.resumed += self.extent(index)[1]
+        self.add(index, piece_hash)
+
+    def disprove(self, indexes: Iterable[int]) -> None:
+        """Let pieces that an earlier try has left be fetched."""
+        self.unproven.difference_update(indexes)
         self.changed_pieces()
 
     def disputed(self, by: NodeId, size: int) -> MirrorError:
@@ -173,8 +193,9 @@ class Flight:
         return NotHere(f"{text}: one of two peers is wrong, and which one will be seen")
 
     def missing(self, span: Iterable[int] | None = None) -> Iterator[int]:
-        """Every piece that is not whole, in order, or those of a span."""
-        return (index for index in (range(self.have.count) if span is None else span) if index not in self.have)
+        """Every piece that is to come, in order, or those of a span."""
+        every = range(self.have.count) if span is None else span
+        return (index for index in every if index not in self.have and index not in self.unproven)
 
     def next_for_stream(self, start: int = 0) -> int | None:
         """Return the first piece from `start` on that a stream may write."""

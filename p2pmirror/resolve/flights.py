@@ -7,6 +7,8 @@ Laws:
   the liars, for those who come back;
 - when it has no room to arrive in (none is left, a disk broke) its readers go on without it, each by itself; when
   nobody is left to fetch from they end short of their length;
+- what came, and was not found wrong, is left to the next flight of the same digest, also after a restart; when that one
+  ends wrong, the old bytes may be to blame, and nobody else is;
 - what came from peers is kept only when nobody has taken it over for good while it lingered: a runtime has it by then,
   and will not discard it.
 
@@ -115,7 +117,8 @@ class Flights:
     def _next(self, flight: Flight) -> Flight:
         """Return a flight in place of one that was refuted, which knows what that one learnt."""
         following = self._new(flight.digest, flight.name)
-        following.refuted = flight.refuted | (set(flight.claimed_by.values()) if flight.has_all else set())
+        is_certain = flight.has_all and not flight.resumed
+        following.refuted = flight.refuted | (set(flight.claimed_by.values()) if is_certain else set())
         following.too_large = flight.too_large
         return following
 
@@ -154,8 +157,13 @@ class Flights:
 
     async def _carry(self, flight: Flight, course: Course, first: Step | None) -> None:
         """Fetch, keep, and linger for those who follow."""
+        is_left = False
         try:
-            await Steering(flight, course, self._room, self._parts, self._metrics).run(first)
+            try:
+                await Steering(flight, course, self._room, self._parts, self._metrics).run(first)
+            except (trio.Cancelled, NotHere, Unreachable, UpstreamRefused):
+                is_left = True  # nothing is known to be wrong with it
+                raise
             assert flight.incoming is not None
             if not await flight.incoming.is_right():
                 raise self._wrong(flight)
@@ -171,7 +179,7 @@ class Flights:
                 first.stream.close()
             if flight.incoming is not None:
                 with trio.CancelScope(shield=True):
-                    await flight.incoming.__aexit__(None, None, None)
+                    await (flight.incoming.leave() if is_left else flight.incoming.__aexit__(None, None, None))
 
     async def _keep(self, flight: Flight, incoming: Incoming) -> None:
         if not flight.is_from_registry:
@@ -201,6 +209,8 @@ class Flights:
 
     def _wrong(self, flight: Flight) -> MirrorError:
         """Ban whoever had a part in it, and say what is wrong."""
+        if flight.resumed:
+            return Refuted(f"{flight.digest}: what was gone on with has another digest")
         culprits = {*flight.streamed, *flight.claimed_by.values()}
         self._ban(flight, culprits, BAN_S)
         if not culprits and flight.size_by is not None:

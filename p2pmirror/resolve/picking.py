@@ -7,6 +7,7 @@ Follows A. Legout et al., Rarest First and Choke Algorithms Are Enough (2006); t
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from random import Random
 from typing import Final, Protocol
 
@@ -26,11 +27,14 @@ class Held(Has, Protocol):
     count: int
 
 
-def window(have: Held, first: int) -> list[int]:
-    """Return the pieces that may be asked for, in order: the next `WINDOW_PIECES` from `first` on that are missing."""
+def window(have: Held, first: int, without: AbstractSet[int] = frozenset()) -> list[int]:
+    """Return the pieces that may be asked for, in order: the next `WINDOW_PIECES` from `first` on that are missing.
+
+    `without`: those that are not to be asked for now.
+    """
     found = []
     for index in range(first, have.count):
-        if index not in have:
+        if index not in have and index not in without:
             found.append(index)
             if len(found) == WINDOW_PIECES:
                 break

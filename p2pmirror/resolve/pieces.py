@@ -125,7 +125,8 @@ class Pieces:
 
     def _wanted(self) -> list[int]:
         flight, rate = self._flight, self._parts.scores.usual_rate()
-        missing = [i for i in window(flight.have, flight.written // flight.piece_bytes) if i != flight.streaming]
+        first = flight.written // flight.piece_bytes
+        missing = [i for i in window(flight.have, first, flight.unproven) if i != flight.streaming]
         late_s = LATE_S if rate is None else max(LATE_S, LATE * flight.piece_bytes / rate)
         return wanted(missing, flight.fetching, trio.current_time() - late_s)
 
@@ -159,6 +160,7 @@ class Pieces:
             self._came(neighbour)
             self._metrics.piece("leader" if neighbour.spreads else "peer")
             flight.add(index, piece_hash)
+            await flight.incoming.note(flight.extent(index)[0], piece_hash)
 
     def _learn_from(self, neighbour: Neighbour, index: int, answer: Answer) -> None:
         """Take the hash in that came with a piece."""

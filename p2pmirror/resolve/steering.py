@@ -4,7 +4,8 @@ Laws:
 - its `Course` says where it comes from, and is asked again whenever nothing more comes, also of a registry;
 - a length is believed of whoever tells it first, until somebody who knows better says otherwise, or until nothing comes
   and somebody else says otherwise: then the flight is `Refuted`, and may begin anew without him;
-- peers that say much and give nothing are left.
+- peers that say much and give nothing are left;
+- what an earlier try has left is not fetched again: a stream begins behind it, at the first byte that is not there.
 
 DESIGN.md section 4, "Flights and pieces".
 """
@@ -19,12 +20,13 @@ from typing import Final, Protocol
 
 import trio
 
-from p2pmirror.errors import MirrorError, PeerMisbehaved, StoreFull, Unreachable, only_error
+from p2pmirror.errors import MirrorError, NotHere, PeerMisbehaved, StoreFull, Unreachable, UpstreamRefused, only_error
 from p2pmirror.peers.piecemap import PIECES_MAX, pieces_of
 from p2pmirror.resolve.flight import Flight
 from p2pmirror.resolve.metrics import ResolveMetrics
 from p2pmirror.resolve.neighbour import SwarmParts
 from p2pmirror.resolve.pouring import catch_up, hash_pieces, pour
+from p2pmirror.resolve.resuming import resume
 from p2pmirror.resolve.swarm import Swarm
 from p2pmirror.routing.protocol import STANDSTILL_S, Key, Offer, Provider, key_of
 from p2pmirror.store.cache.protocol import Receives
@@ -89,6 +91,7 @@ class Steering:
         self._room = room
         self._parts = parts
         self._swarm = Swarm(flight, parts, metrics)
+        self._opening = trio.Lock()
 
     async def run(self, first: Step | None) -> None:
         """Return once all of it has been written. Raises `MirrorError`, among them `Refuted`."""
@@ -97,7 +100,7 @@ class Steering:
             async with trio.open_nursery() as nursery:
                 await nursery.start(swarm.run)
                 nursery.start_soon(self._open_as_told)
-                nursery.start_soon(catch_up, flight)
+                nursery.start_soon(self._take_in)
                 nursery.start_soon(hash_pieces, flight)
                 await self._steer(first)
                 while flight.written < flight.size:
@@ -106,11 +109,20 @@ class Steering:
         except BaseExceptionGroup as group:
             raise only_error(group) from None
 
+    async def _take_in(self) -> None:
+        """Hash what was left, and then what comes."""
+        await self._flight.opened.wait()
+        await resume(self._flight)
+        await catch_up(self._flight)
+
     async def _steer(self, step: Step | None) -> None:
         """Take one step after another until every piece is here."""
         flight, swarm = self._flight, self._swarm
         errors, stuck = 0, 0
         while not flight.has_all:
+            if flight.unproven and next(flight.missing(), None) is None:
+                await flight.wait_for_pieces()
+                continue
             before = flight.arrived
             try:
                 step = await self._take(step or await self._course.next(flight, swarm.company))
@@ -181,11 +193,10 @@ class Steering:
         flight = self._flight
         if pieces_of(size, flight.sizes.of(size)) > PIECES_MAX:
             raise StoreFull(f"{flight.digest} has more pieces than can be told: {size} bytes")
-        if not flight.opened.is_set():
-            incoming = await self._room.receive(flight.digest, size, None, flight.name)
-            if flight.opened.is_set():  # somebody else was quicker
-                await incoming.__aexit__(None, None, None)
-            else:
+        async with self._opening:
+            if not flight.opened.is_set():
+                piece_bytes = flight.sizes.of(size)
+                incoming = await self._room.receive(flight.digest, size, None, flight.name, piece_bytes=piece_bytes)
                 flight.open(size, incoming, by)
                 self._say()
         if flight.size != size:
@@ -249,7 +260,8 @@ class Steering:
         flight, swarm = self._flight, self._swarm
 
         def is_wanted(index: int) -> bool:
-            return index not in flight.have and index not in flight.fetching and not swarm.has_elsewhere(index)
+            is_here = index in flight.have or index in flight.unproven or index in flight.fetching
+            return not (is_here or swarm.has_elsewhere(index))
 
         flight.lead()
         flight.streams_from = stream.used
@@ -257,16 +269,12 @@ class Steering:
         flight.author = None
         self._say()
         try:
-            index: int | None = 0
-            if flight.opened.is_set():
-                index = next(filter(is_wanted, range(flight.have.count)), None)
-            while index is not None:
+            if not flight.opened.is_set():
+                flight.streaming = 0
+                await self._stream_first(stream, is_wanted)
+            while (index := next(filter(is_wanted, range(flight.have.count)), None)) is not None:
                 flight.streaming = index  # from now on: while it is being opened nobody else begins this piece
-                async with stream.open_at(flight.begins_at(index) if index else flight.written) as download:
-                    await self._open(download.size, None if stream.is_registry else stream.used()[-1])
-                    if index < flight.have.count:
-                        await pour(flight, download, index, is_wanted)
-                index = next(filter(is_wanted, range(flight.have.count)), None)
+                await self._stream_from(stream, index, flight.begins_at(index), is_wanted)
         except BaseException:
             flight.leads = flight.border is not None
             if flight.opened.is_set():
@@ -279,3 +287,25 @@ class Steering:
             for node_id in stream.used():
                 flight.used.setdefault(node_id, 0)
                 flight.streamed.add(node_id)
+
+    async def _stream_first(self, stream: Stream, is_wanted: Callable[[int], bool]) -> None:
+        """Learn the length from a stream, which is opened where an earlier try has ended, as it says itself."""
+        flight = self._flight
+        start = await self._room.resumes_at(flight.digest, flight.sizes.piece_bytes)
+        try:
+            await self._stream_from(stream, start // flight.sizes.piece_bytes, start, is_wanted)
+        except (NotHere, UpstreamRefused) as error:
+            is_too_far = not stream.is_registry or (isinstance(error, UpstreamRefused) and error.status == 416)
+            if not start or flight.opened.is_set() or not is_too_far:
+                raise
+            await self._stream_from(stream, 0, 0, is_wanted)
+
+    async def _stream_from(self, stream: Stream, index: int, start: int, is_wanted: Callable[[int], bool]) -> None:
+        """Write what comes from a piece on, unless it turns out that the piece is here, or does not begin there."""
+        flight = self._flight
+        async with stream.open_at(start) as download:
+            await self._open(download.size, None if stream.is_registry else stream.used()[-1])
+            is_free = index in flight.missing() and index not in flight.fetching
+            if is_free and flight.begins_at(index) == start:
+                flight.streaming = index
+                await pour(flight, download, index, is_wanted)

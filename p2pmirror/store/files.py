@@ -10,7 +10,7 @@ Laws, which the conformance suite in `tests/store` holds the real files and thei
 - reading raises `NotHere` or `Unreachable`, writing raises `StoreFull` or `NotWritable`; no OSError leaves the seam.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -125,6 +125,10 @@ class Writer(Protocol):
         """Close it, and remove it unless it was committed. Never raises because of the disk; twice does no harm."""
         ...
 
+    async def leave(self) -> None:
+        """Close it and leave it under its name, abandoned, for whoever takes it over. Twice does no harm."""
+        ...
+
 
 class Files(Protocol):
     """One host's files. Paths are absolute."""
@@ -172,6 +176,10 @@ class Files(Protocol):
         """Begin a new file. Raises `AlreadyThere` when the name is taken, `StoreFull`."""
         ...
 
+    async def take_over(self, path: Path) -> Writer:
+        """Go on writing a file that no live `Writer` holds. Raises `NotHere`; `NotWritable` also while it is held."""
+        ...
+
     async def rename(self, old: Path, new: Path) -> None:
         """Give a file the name `new` in place of what had it, also after a crash. Raises `NotHere`, `StoreFull`."""
         ...
@@ -184,8 +192,11 @@ class Files(Protocol):
         """Remove a file; what is absent is no error. Raises `NotWritable`."""
         ...
 
-    async def remove_abandoned(self, directory: Path, prefix: str) -> list[str]:
-        """Remove files whose names begin with `prefix` and that no live `Writer` holds; return their names."""
+    async def remove_abandoned(self, directory: Path, prefix: str, spared: Collection[str] = ()) -> list[str]:
+        """Remove files whose names begin with `prefix` and that no live `Writer` holds; return their names.
+
+        Names that are `spared` stay.
+        """
         ...
 
     def locked(self, path: Path) -> AbstractAsyncContextManager[None]:

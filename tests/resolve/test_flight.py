@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from p2pmirror.oci import Digest
 from p2pmirror.resolve.flight import BOOKS_MAX, FOLLOWER_S, TAIL_BYTES, Flight, PieceSizes
+from p2pmirror.store.cache.protocol import Left
 from p2pmirror.wire.identity import NodeId
 
 PIECE = 50_000  # so that what is withheld of the end is more than one piece
@@ -21,8 +22,9 @@ A, B = b"a" * 32, b"b" * 32
 class Arrived:
     """What has been written in its turn: all that a flight's state asks of what receives its bytes."""
 
-    def __init__(self, written: int = 0) -> None:
+    def __init__(self, written: int = 0, left: Left | None = None) -> None:
         self.written = written
+        self.left = left or Left()
 
 
 def flight_of(size: int, held: AbstractSet[int] = frozenset(), written: int = 0) -> Flight:

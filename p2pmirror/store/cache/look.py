@@ -13,6 +13,7 @@ from p2pmirror.errors import NotHere, StoreFull, Unreachable
 from p2pmirror.oci import Digest
 from p2pmirror.store.cache.directory import CacheDirectory
 from p2pmirror.store.cache.learning import Learning, entry_of, facts_of
+from p2pmirror.store.cache.progress import BESIDE
 from p2pmirror.store.cache.records import Facts
 from p2pmirror.store.cache.room import Room
 from p2pmirror.store.cache.shelf import Entry, Shelf
@@ -68,7 +69,9 @@ class Looking:
             known = [each for each in self._shelf if each.change <= begun]
             self._shelf.drop([each.digest for each in known if found.blobs.get(each.digest) != each.size])
             self._tags.take_in(found.tags, begun)
-            self._room.others_bytes = sum(size for name, size in found.incoming.items() if name not in self._own)
+            self._room.others = {
+                name: size for name, size in found.incoming.items() if name.removesuffix(BESIDE) not in self._own
+            }
             await self._pinned(found.pins)
             self.strange = {digest for digest in found.strange if self._shelf.get(digest) is None}
             self._shelf.walked()

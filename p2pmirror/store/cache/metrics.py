@@ -63,6 +63,10 @@ class CacheMetrics:
             "wrong_digests_total", "Blobs that arrived whole and did not have their digest; none was kept."
         ).child()
 
+        self.resumed = room.counter(
+            "resumed_bytes_total", "Bytes of half-fetched blobs that were there from an earlier try, and right."
+        ).child()
+
     def show(self, held: Held, room: Reserved, bytes_max: int) -> None:
         """Read the gauges from a cache when they are asked for."""
         self._max_bytes.set(bytes_max)

@@ -20,6 +20,7 @@ class CacheOptions:
     walk_s: float = 300.0  # a stat of each blob, some 10 us: 10,000 blobs cost 0.03 % of a core
     walk_s_min: float = 5.0  # between two walks: a pull of many layers changes the directory all the time
     sweep_s: float = 60.0  # between looks at what has expired; last uses are put on the disk as often
+    half_s: float = 600.0  # a blob that is half there, after its last byte: longer than any restart, and than a retry
     orphan_s: float = 3600.0  # a record whose blob has not come: longer than any fsync takes
 
 

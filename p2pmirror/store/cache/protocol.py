@@ -4,17 +4,30 @@ Laws:
 - nothing is kept, listed or opened as a blob before all of its bytes were hashed and had the right digest;
 - what is being received may be read up to `written` by anybody who holds a reader, also after it was kept, discarded
   or wiped by somebody else;
-- whoever cannot write (full, read-only, wiped away) raises `StoreFull`, and its caller goes on without keeping.
+- whoever cannot write (full, read-only, wiped away) raises `StoreFull`, and its caller goes on without keeping;
+- what an earlier try has left counts for nothing until it was hashed again.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self
 
 from p2pmirror.oci import Digest, Hasher, TagName
 from p2pmirror.store.protocol import Store, TagInfo
 from p2pmirror.wire.network import File
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """What an earlier try has left in a file, as it says itself.
+
+    `prefixes`: the ends of beginnings that are there, `pieces`: where single ones begin; both in order.
+    """
+
+    prefixes: tuple[int, ...] = ()
+    pieces: tuple[int, ...] = ()
 
 
 class Incoming(Protocol):
@@ -51,6 +64,30 @@ class Incoming(Protocol):
         """Hash what was put between `written` and `end`, which is then `written`. Raises `StoreFull`, `Unreachable`."""
         ...
 
+    @property
+    def left(self) -> Left:
+        """What an earlier try has left, and nobody has hashed again."""
+        ...
+
+    async def prove_to(self, end: int) -> bool:
+        """Hash what was left between `written` and this end of a prefix, which is then `written` if it is right.
+
+        Raises `Unreachable`. Nobody writes there meanwhile.
+        """
+        ...
+
+    async def prove_piece(self, offset: int) -> bytes | None:
+        """Hash a piece that was left, and return its sha256; None when it is wrong. Raises `Unreachable`."""
+        ...
+
+    async def note(self, offset: int, found: bytes) -> None:
+        """Note the sha256 of a piece that was put, for a later try. Cancelled, it may or may not be noted."""
+        ...
+
+    async def leave(self) -> None:
+        """Close it and leave it to a later try, where there is anything to go on with; else it is discarded."""
+        ...
+
     async def feed(self, hasher: Hasher, offset: int, count: int) -> None:
         """Read a part back and feed it to `hasher`, which is not the blob's. Raises `Unreachable`."""
         ...
@@ -71,11 +108,18 @@ class Incoming(Protocol):
 class Receives(Protocol):
     """Somewhere for a blob to arrive."""
 
-    async def receive(self, digest: Digest, size: int, media_type: str | None, name: str) -> Incoming:
+    async def receive(
+        self, digest: Digest, size: int, media_type: str | None, name: str, *, piece_bytes: int = 0
+    ) -> Incoming:
         """Reserve room for a blob that is about to come, for the image `registry/repository` of this `name`.
 
-        Raises `StoreFull` when there is none even after all that may go has gone.
+        `piece_bytes`: it goes on with what an earlier try has left, and may itself be left to a later one, in pieces
+        of this length. Raises `StoreFull` when there is no room even after all that may go has gone.
         """
+        ...
+
+    async def resumes_at(self, digest: Digest, piece_bytes: int) -> int:
+        """Return the first byte that an earlier try has not left, as it says itself; the last one where it has all."""
         ...
 
 

@@ -11,7 +11,7 @@ The directory:
     tags/<sha256 of the name>   what a tag stands for, as JSON
     pins/<sha256 of the pin>    what is never evicted, as JSON
     lock                        held while several files are changed together
-    .incoming-…                 being written
+    .incoming-…                 being written, or left half there; `progress` says what is noted of it
 """
 
 from collections.abc import Iterable

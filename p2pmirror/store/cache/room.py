@@ -22,7 +22,10 @@ log = logging.getLogger("p2pmirror.store")
 
 
 class Room:
-    """The room of one cache. `others_bytes` is what other processes are writing there, as of the last walk."""
+    """The room of one cache.
+
+    `others` is what other processes are writing there, as of the last walk, and what was left half there, by name.
+    """
 
     def __init__(
         self,
@@ -35,7 +38,7 @@ class Room:
         wall_s: Callable[[], float],
     ) -> None:
         """Nothing is reserved yet."""
-        self.others_bytes = 0
+        self.others: dict[str, int] = {}
         self.reserved_bytes = 0
         self.free_bytes = 0  # on the disk, as of the last look
         self._shelf = shelf
@@ -65,28 +68,31 @@ class Room:
         """Give reserved room back, because it is used now or no more wanted."""
         self.reserved_bytes -= size
 
-    async def make(self, size: int) -> None:
-        """Make room for `size` more bytes, with `making` held. Raises `StoreFull`, and has changed nothing then."""
+    async def make(self, size: int, on_disk: int = 0) -> None:
+        """Make room for `size` more bytes, `on_disk` of which are there already, with `making` held.
+
+        What was left half there goes first. Raises `StoreFull`, and has changed nothing else then.
+        """
         bytes_max = self._options.bytes_max
         if size > bytes_max:
             raise StoreFull(f"{size} bytes are more than the cache may have, {bytes_max}")
-        must, should = surplus(self._taken_bytes, size, bytes_max)
-        short = await self._short_bytes(size)
-        if short:
-            must, should = max(must, short), max(should, short)
+        must, should, short = await self._lacking(size, on_disk)
+        if should and await self._remove_halves():
+            must, should, short = await self._lacking(size, on_disk)
         if should:
             chosen = victims(self._shelf, self._rules, self._wall_s(), must=must, should=should)
             if chosen is None:
                 raise StoreFull(f"no room for {size} bytes: what is in the cache is in use, pinned or came just now")
             await self.evict(chosen, "room")
-            if short and await self._short_bytes(size):
+            if short and await self._short_bytes(size - on_disk):
                 raise StoreFull(f"no room for {size} bytes: the disk is full")
 
     async def trim(self) -> None:
         """Go down to the low mark where the high one is passed, and keep the disk's reserve; as far as may be."""
         async with self._making:
-            _, should = surplus(self._taken_bytes, 0, self._options.bytes_max)
-            should = max(should, await self._short_bytes(0))
+            _, should, _ = await self._lacking(0)
+            if should and await self._remove_halves():
+                _, should, _ = await self._lacking(0)
             if should:
                 await self.evict(victims(self._shelf, self._rules, self._wall_s(), must=0, should=should) or (), "room")
 
@@ -115,9 +121,22 @@ class Room:
         await self._directory.remove(digest)
         self._metrics.evicted(reason)
 
+    async def _lacking(self, size: int, on_disk: int = 0) -> tuple[int, int, int]:
+        """Return how many bytes must go, how many should, and how many of those the disk lacks."""
+        must, should = surplus(self._taken_bytes, size, self._options.bytes_max)
+        short = await self._short_bytes(size - on_disk)
+        return max(must, short), max(should, short), short
+
+    async def _remove_halves(self) -> bool:
+        """Remove what nobody is writing any more; return whether there was anything. Raises `StoreFull`."""
+        gone = await self._directory.remove_abandoned() if self.others else []
+        for name in gone:
+            self.others.pop(name, None)
+        return bool(gone)
+
     @property
     def _taken_bytes(self) -> int:
-        return self._shelf.held_bytes + self.reserved_bytes + self.others_bytes
+        return self._shelf.held_bytes + self.reserved_bytes + sum(self.others.values())
 
     async def _short_bytes(self, size: int) -> int:
         """Say how many bytes are missing on the disk for `size` more and the reserve."""

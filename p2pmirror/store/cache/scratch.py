@@ -12,6 +12,8 @@ import logging
 from pathlib import Path
 from typing import Final, NoReturn
 
+import trio
+
 from p2pmirror.errors import NotHere, StoreFull, Unreachable
 from p2pmirror.oci import Digest
 from p2pmirror.store.cache.incoming import CacheIncoming
@@ -37,8 +39,16 @@ class Scratch:
         self._is_swept = False
         self._was_refused = False
 
-    async def receive(self, digest: Digest, size: int, media_type: str | None, name: str) -> CacheIncoming:  # noqa: ARG002
-        """Make room for a blob; see `protocol.Receives`."""
+    async def receive(
+        self,
+        digest: Digest,
+        size: int,
+        media_type: str | None,  # noqa: ARG002
+        name: str,  # noqa: ARG002
+        *,
+        piece_bytes: int = 0,  # noqa: ARG002
+    ) -> CacheIncoming:
+        """Make room for a blob; see `protocol.Receives`. What has no name is left to nobody."""
         if self.taken_bytes + size > self._bytes_max:
             raise StoreFull(f"{size} bytes have no room beside {self.taken_bytes}: scratch_max_bytes {self._bytes_max}")
         self.taken_bytes += size
@@ -51,6 +61,11 @@ class Scratch:
                 log.warning("blobs are passed on without being shared: %s", error)
             raise
         return CacheIncoming(digest, size, writer, keep=_keep, release=self._release, judged=_judged)
+
+    async def resumes_at(self, digest: Digest, piece_bytes: int) -> int:  # noqa: ARG002
+        """Return 0: nothing is left here."""
+        await trio.lowlevel.checkpoint()
+        return 0
 
     async def _write(self, digest: Digest, size: int) -> Writer:
         writer = await self._begin(digest)
@@ -93,12 +108,18 @@ class FirstWithRoom:
         self._first = first
         self._second = second
 
-    async def receive(self, digest: Digest, size: int, media_type: str | None, name: str) -> Incoming:
+    async def receive(
+        self, digest: Digest, size: int, media_type: str | None, name: str, *, piece_bytes: int = 0
+    ) -> Incoming:
         """Make room for a blob; see `protocol.Receives`."""
         try:
-            return await self._first.receive(digest, size, media_type, name)
+            return await self._first.receive(digest, size, media_type, name, piece_bytes=piece_bytes)
         except StoreFull:
             return await self._second.receive(digest, size, media_type, name)
+
+    async def resumes_at(self, digest: Digest, piece_bytes: int) -> int:
+        """Return the first byte that an earlier try has not left in the first."""
+        return await self._first.resumes_at(digest, piece_bytes)
 
 
 async def _keep(incoming: CacheIncoming) -> NoReturn:

@@ -18,6 +18,7 @@ from p2pmirror.oci import Descriptor, Digest, TagName
 from p2pmirror.store.cache.directory import CacheDirectory
 from p2pmirror.store.cache.documents import Documents
 from p2pmirror.store.cache.eviction import Rules
+from p2pmirror.store.cache.halves import Halves
 from p2pmirror.store.cache.incoming import CacheIncoming
 from p2pmirror.store.cache.learning import Learning, entry_of, referrer_in
 from p2pmirror.store.cache.look import Looking
@@ -60,6 +61,7 @@ class CacheStore:
         self._wall_s = self._hooks.wall_s
         self._shelf = Shelf()
         self._directory = CacheDirectory(root, files)
+        self._halves = Halves(root, files, self._options.half_s)
         self._documents = Documents(self._directory)
         self._pinning = Pinning(self._shelf, self._directory, self._documents)
         self._room = Room(
@@ -78,6 +80,7 @@ class CacheStore:
             room=self._room,
             learning=self._learning,
             metrics=self._metrics,
+            halves=self._halves,
             writing=self._writing,
             wall_s=self._wall_s,
         )
@@ -184,11 +187,21 @@ class CacheStore:
 
     # --- receiving ---
 
-    async def receive(self, digest: Digest, size: int, media_type: str | None, name: str) -> CacheIncoming:
-        """Reserve room for a blob and begin its file. Raises `StoreFull`; cancellation leaves nothing behind."""
-        incoming = await self._receiving.begin(digest, Facts(size, 0.0, media_type, (name,) if name else ()))
+    async def receive(
+        self, digest: Digest, size: int, media_type: str | None, name: str, *, piece_bytes: int = 0
+    ) -> CacheIncoming:
+        """Reserve room for a blob and begin its file, or go on with one; see `protocol.Receives`.
+
+        Raises `StoreFull`; cancellation leaves nothing behind.
+        """
+        facts = Facts(size, 0.0, media_type, (name,) if name else ())
+        incoming = await self._receiving.begin(digest, facts, piece_bytes)
         self._unwritable = None  # a file was made, and has its room
         return incoming
+
+    async def resumes_at(self, digest: Digest, piece_bytes: int) -> int:
+        """Return the first byte that an earlier try has not left; see `protocol.Receives`."""
+        return await self._halves.resumes_at(digest, piece_bytes)
 
     async def keep_document(self, digest: Digest, media_type: str, data: bytes, name: str) -> None:
         """Keep a manifest or an index, and give its name to all that it leads to and that is here."""
@@ -237,6 +250,7 @@ class CacheStore:
         upkeep = Upkeep(
             self._shelf,
             self._directory,
+            self._halves,
             room=self._room,
             tags=self._tags,
             options=self._options,

@@ -6,6 +6,7 @@ its directories until one of them has changed.
 
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import replace
+from functools import partial
 from math import inf
 from typing import Protocol
 
@@ -14,6 +15,7 @@ import trio
 from p2pmirror.errors import MirrorError, StoreFull, Unreachable
 from p2pmirror.oci import Digest
 from p2pmirror.store.cache.directory import CacheDirectory
+from p2pmirror.store.cache.halves import Halves
 from p2pmirror.store.cache.options import CacheOptions
 from p2pmirror.store.cache.room import Room
 from p2pmirror.store.cache.shelf import Shelf
@@ -55,6 +57,7 @@ class Upkeep:
         self,
         shelf: Shelf,
         directory: CacheDirectory,
+        halves: Halves,
         *,
         room: Room,
         tags: CacheTags,
@@ -64,6 +67,7 @@ class Upkeep:
         """Begin with a walk."""
         self._shelf = shelf
         self._directory = directory
+        self._halves = halves
         self._room = room
         self._tags = tags
         self._options = options
@@ -97,7 +101,7 @@ class Upkeep:
         if now < self._walk_at_most or not (is_due or marks != self._marks or self._was_changing):
             return
         if is_due:
-            await self._trying(looks, self._directory.remove_abandoned)
+            await self._trying(looks, partial(self._halves.remove_old, self._wall_s()))
             self._walk_due = now + self._options.walk_s
         self._walk_at_most = now + self._options.walk_s_min
         self._was_changing, self._marks = marks != self._marks, marks

@@ -1,9 +1,10 @@
 """Names and directories of this host: open, list, stat, create, rename, clean up, lock."""
 
+import errno
 import fcntl
 import os
 import stat as modes
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Final, TypeVar
@@ -98,6 +99,12 @@ class HostFiles:
             descriptor = await self._writing(_create, path)
         return HostWriter(descriptor, path, self._limiters)
 
+    async def take_over(self, path: Path) -> HostWriter:
+        """Go on writing a file that no live writer holds."""
+        with errors_of_writing(path, absent=NotHere):
+            descriptor, size = await self._writing(_take_over, path)
+        return HostWriter(descriptor, path, self._limiters, size)
+
     async def rename(self, old: Path, new: Path) -> None:
         """Give a file a new name, also after a crash."""
         with errors_of_writing(old, absent=NotHere):
@@ -112,10 +119,10 @@ class HostFiles:
         with errors_of_writing(path):
             await self._writing(lambda: path.unlink(missing_ok=True))
 
-    async def remove_abandoned(self, directory: Path, prefix: str) -> list[str]:
+    async def remove_abandoned(self, directory: Path, prefix: str, spared: Collection[str] = ()) -> list[str]:
         """Remove files of dead writers."""
         with errors_of_writing(directory):
-            return await self._writing(_remove_abandoned, directory, prefix)
+            return await self._writing(_remove_abandoned, directory, prefix, frozenset(spared))
 
     @asynccontextmanager
     async def locked(self, path: Path) -> AsyncIterator[None]:
@@ -161,8 +168,29 @@ def _create(path: Path) -> Descriptor:
         os.close(number)
 
 
-def _remove_abandoned(directory: Path, prefix: str) -> list[str]:
-    found = [name for name in _names(directory) if name.startswith(prefix)]
+def _take_over(path: Path) -> tuple[Descriptor, int]:
+    """Open and lock a file of one name, which it still has; return its length too."""
+    number = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY | os.O_NOFOLLOW)
+    try:
+        _check_free(number, path)
+        return Descriptor(number), os.fstat(number).st_size
+    except BaseException:
+        os.close(number)
+        raise
+
+
+def _check_free(number: int, path: Path) -> None:
+    if not _try_lock(number):
+        raise OSError(errno.EWOULDBLOCK, "somebody is writing it")
+    found = os.fstat(number)
+    if not os.path.samestat(found, path.lstat()):
+        raise FileNotFoundError(errno.ENOENT, "it was removed or committed just now")
+    if not modes.S_ISREG(found.st_mode) or found.st_nlink > 1:
+        raise OSError(errno.EPERM, "it is no regular file of one name")
+
+
+def _remove_abandoned(directory: Path, prefix: str, spared: frozenset[str]) -> list[str]:
+    found = [name for name in _names(directory) if name.startswith(prefix) and name not in spared]
     return [name for name in found if _remove_if_abandoned(directory / name)]
 
 

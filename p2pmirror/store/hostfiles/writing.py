@@ -20,12 +20,12 @@ DISCARD_TIMEOUT_S = 5.0  # freeing a large file's blocks takes the disk some 0.1
 class HostWriter:
     """A file being written on this host; see `files.Writer`."""
 
-    def __init__(self, descriptor: Descriptor, path: Path, limiters: Limiters) -> None:
-        """Write to `descriptor`, open, locked and empty, which has the name `path`."""
+    def __init__(self, descriptor: Descriptor, path: Path, limiters: Limiters, size: int = 0) -> None:
+        """Write to `descriptor`, open, locked and `size` bytes long, which has the name `path`."""
         self._descriptor = descriptor
         self._path = path
         self._limiters = limiters
-        self._size = 0
+        self._size = size
         self._committed = False
 
     @property
@@ -96,6 +96,11 @@ class HostWriter:
         with trio.CancelScope(shield=True, deadline=trio.current_time() + DISCARD_TIMEOUT_S):
             await trio.to_thread.run_sync(self._let_go, limiter=self._limiters.writing, abandon_on_cancel=True)
         self._descriptor.close()
+
+    async def leave(self) -> None:
+        """Close it and leave it where it is: the lock goes with the last thread that uses it."""
+        self._descriptor.close()
+        await trio.lowlevel.cancel_shielded_checkpoint()
 
     def _let_go(self) -> None:
         with suppress(OSError), self._descriptor.used():

@@ -1,7 +1,7 @@
 """Names and directories in memory: open, list, stat, create, rename, clean up, lock."""
 
 import zlib
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -91,7 +91,17 @@ class MemoryFiles(Disk):
             raise AlreadyThere(f"{path} exists already")
         if path.parent not in self.directories:
             raise NotWritable(f"cannot write {path}: no such directory")
-        content = self.entries[path] = Content(self.tick(), bytearray(), b"", self.tick(), held=True)
+        content = self.entries[path] = Content(self.tick(), bytearray(), b"", self.stamp())
+        return MemoryWriter(self, path, content)
+
+    async def take_over(self, path: Path) -> MemoryWriter:
+        """Go on writing a file that no live writer holds."""
+        await self.step_of_writing(path)
+        content = self.entries.get(path)
+        if content is None:
+            raise NotHere(f"there is no {path}")
+        if content.holder is not None:
+            raise NotWritable(f"cannot write {path}: somebody is writing it")
         return MemoryWriter(self, path, content)
 
     async def rename(self, old: Path, new: Path) -> None:
@@ -113,11 +123,11 @@ class MemoryFiles(Disk):
         if content is not None:
             self.drop_name(path)
 
-    async def remove_abandoned(self, directory: Path, prefix: str) -> list[str]:
+    async def remove_abandoned(self, directory: Path, prefix: str, spared: Collection[str] = ()) -> list[str]:
         """Remove files of dead writers."""
         await self.step_of_writing(directory)
-        found = [path for path, each in self.entries.items() if path.parent == directory and not each.held]
-        abandoned = sorted(path for path in found if path.name.startswith(prefix))
+        found = [path for path, each in self.entries.items() if path.parent == directory and each.holder is None]
+        abandoned = sorted(path for path in found if path.name.startswith(prefix) and path.name not in spared)
         for path in abandoned:
             self.drop_name(path)
         return [path.name for path in abandoned]

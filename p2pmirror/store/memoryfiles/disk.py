@@ -1,5 +1,6 @@
 """The disk behind files in memory: what is there, what of it would survive a crash, and what the test has broken."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -22,7 +23,7 @@ class Content:
     now: bytearray
     durable: bytes
     mtime_ns: int
-    held: bool = False  # by a live writer
+    holder: object = None  # the live writer that has locked it
 
     def stat(self) -> Stat:
         """Return its present state."""
@@ -33,11 +34,13 @@ class Disk:
     """Names, contents and faults; `MemoryFiles` is its seam.
 
     `bytes_free`: None is without end. `read_only`: nothing can be changed. `unreadable`: paths that cannot be opened.
-    `put`, `get` and `remove` act as another program would, at once, and what they do is on the disk.
+    `put`, `get` and `remove` act as another program would, at once, and what they do is on the disk. `wall_s`: the time
+    of day, by which changes are stamped; None: they are numbered.
     """
 
-    def __init__(self, *, bytes_free: int | None = None) -> None:
+    def __init__(self, *, bytes_free: int | None = None, wall_s: Callable[[], float] | None = None) -> None:
         """Start with the root directory alone."""
+        self.wall_s = wall_s
         self.bytes_free = bytes_free
         self.read_only = False
         self.unreadable: set[Path] = set()
@@ -46,6 +49,7 @@ class Disk:
         self.directories: set[Path] = {Path("/")}
         self.locks: dict[Path, trio.Semaphore] = {}
         self._ticks = 0
+        self._stamped = 0
         self._steps_left: int | None = None
 
     # --- the hand of the test ---
@@ -64,7 +68,7 @@ class Disk:
         for content in {id(each): each for each in (*self.entries.values(), *self._durable.values())}.values():
             content.now = bytearray(_torn(bytes(content.now), content.durable, chance))
             content.durable = bytes(content.now)
-            content.held = False
+            content.holder = None
         for path in sorted({*self.entries, *self._durable}):
             survivor = chance.choice((self.entries, self._durable)).get(path)
             if survivor is None:
@@ -78,7 +82,7 @@ class Disk:
     def put(self, path: Path, data: bytes) -> None:
         """Write a file as another program would: a new inode under this name, on the disk."""
         self.add_directory(path.parent)
-        self.entries[path] = self._durable[path] = Content(self.tick(), bytearray(data), data, self.tick())
+        self.entries[path] = self._durable[path] = Content(self.tick(), bytearray(data), data, self.stamp())
 
     def get(self, path: Path) -> bytes | None:
         """Return a file's content, None where there is none."""
@@ -121,9 +125,14 @@ class Disk:
             self.bytes_free -= count
 
     def tick(self) -> int:
-        """Return a number that was not returned before: inodes and times of change."""
+        """Return a number that was not returned before, such as an inode's."""
         self._ticks += 1
         return self._ticks
+
+    def stamp(self) -> int:
+        """Return a time of change, nanoseconds, that no change had before."""
+        self._stamped = max(self._stamped + 1, self.tick() if self.wall_s is None else int(self.wall_s() * 1e9))
+        return self._stamped
 
     async def take_name(self, old: Path, new: Path) -> None:
         """Rename, not yet on the disk."""

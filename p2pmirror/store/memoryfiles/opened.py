@@ -65,7 +65,8 @@ class MemoryWriter:
     """A file being written in memory; see `files.Writer`."""
 
     def __init__(self, disk: Disk, path: Path, content: Content) -> None:
-        """Write to `content`, which has the name `path`."""
+        """Lock and write `content`, which has the name `path`."""
+        content.holder = self
         self._disk = disk
         self._content = content
         self._path = path
@@ -100,7 +101,7 @@ class MemoryWriter:
         await self._changing()
         self._grow(offset + len(raw))
         self._content.now[offset : offset + len(raw)] = raw
-        self._content.mtime_ns = self._disk.tick()
+        self._content.mtime_ns = self._disk.stamp()
         if hasher is not None:
             hasher.update(raw)
 
@@ -121,7 +122,7 @@ class MemoryWriter:
     async def reader(self) -> MemoryOpenFile:
         """Open it for reading."""
         await self._disk.step()
-        if not self._content.held:
+        if not self._is_open:
             raise Unreachable(f"{self._path} has been closed")
         return MemoryOpenFile(self._disk, self._path, self._content)
 
@@ -139,18 +140,28 @@ class MemoryWriter:
         self._path, self._committed = path, True
         await self._disk.sync_names(path)
 
+    async def leave(self) -> None:
+        """Close it and leave it where it is."""
+        if self._is_open:
+            self._content.holder = None
+        await trio.lowlevel.cancel_shielded_checkpoint()
+
     async def discard(self) -> None:
         """Close it and remove it unless it was committed."""
-        if self._content.held:
-            self._content.held = False
+        if self._is_open:
+            self._content.holder = None
             with trio.CancelScope(shield=True):
                 if not self._committed and self._disk.is_on:
                     await self._disk.forget(self._path, self._content)
         await trio.lowlevel.cancel_shielded_checkpoint()
 
+    @property
+    def _is_open(self) -> bool:
+        return self._content.holder is self
+
     async def _changing(self) -> None:
         await self._disk.step_of_writing(self._path)
-        if not self._content.held:
+        if not self._is_open:
             raise NotWritable(f"{self._path} has been closed")
 
     def _grow(self, size: int) -> None:
