@@ -91,8 +91,8 @@ CANCELLED: Final[dict[str, tuple[str, ...]]] = {
     ),
     "tests/resolve/test_course.py::test_cancelled_at_the_border": ("resolve.course.BlobCourse: across",),
     "tests/store_cache/test_scratch.py::test_cancelled_anywhere": (
-        "store.cache.scratch.FirstWithRoom: receive",
-        "store.cache.scratch.Scratch: receive",
+        "store.cache.scratch.FirstWithRoom: receive resumes_at",
+        "store.cache.scratch.Scratch: receive resumes_at",
     ),
     "tests/resolve/test_flight_cancellation.py::test_a_whole_flight": (
         "resolve.course.BlobCourse: again next",
@@ -100,6 +100,7 @@ CANCELLED: Final[dict[str, tuple[str, ...]]] = {
         "resolve.flight.Flight: wait_for_pieces",
         "resolve.flights.Flights: run",
         "resolve.pouring: catch_up hash_pieces pour",
+        "resolve.resuming: resume",
         "resolve.steering.Steering: run",
         "resolve.neighbour: in_time",
         "resolve.pieces.Pieces: fetch_next fetch_one",
@@ -161,15 +162,15 @@ CANCELLED: Final[dict[str, tuple[str, ...]]] = {
     ),
     "tests/store/test_files_cancelled.py::test_everything_else_that_is_asked_of_files": (
         "store.hostfiles.directory.HostFiles: contents create free_bytes locked make_directory marks names open",
-        "store.hostfiles.directory.HostFiles: read_many remove_abandoned rename stat touch unlink",
+        "store.hostfiles.directory.HostFiles: read_many remove_abandoned rename stat take_over touch unlink",
         "store.hostfiles.reading: hash_whole",
         "store.hostfiles.reading.HostFile: hash read_at",
-        "store.hostfiles.writing.HostWriter: append commit discard fsync write_at",
+        "store.hostfiles.writing.HostWriter: append commit discard fsync leave write_at",
         "store.memoryfiles.directory.MemoryFiles: contents create free_bytes locked make_directory marks names",
-        "store.memoryfiles.directory.MemoryFiles: open read_many remove_abandoned rename stat touch unlink",
+        "store.memoryfiles.directory.MemoryFiles: open read_many remove_abandoned rename stat take_over touch unlink",
         "store.memoryfiles.disk.Disk: step step_of_writing sync_names take_name",
         "store.memoryfiles.opened.MemoryOpenFile: hash read_at",
-        "store.memoryfiles.opened.MemoryWriter: append commit discard fsync write_at",
+        "store.memoryfiles.opened.MemoryWriter: append commit discard fsync leave write_at",
     ),
     "tests/store/test_files_cancelled.py::test_opening_what_another_part_holds": (
         "store.layered.LayeredStore: open",
@@ -186,6 +187,13 @@ CANCELLED: Final[dict[str, tuple[str, ...]]] = {
     "tests/store/test_layered.py::TestLayeredStore::test_cancelled_open_leaves_all_well": (
         "store.memory.MemoryFile: read_at",
         "store.memory.MemoryStore: open",
+    ),
+    "tests/store_cache/test_halves.py::test_cancelled_anywhere": (
+        "store.cache.halves.Half: leave",
+        "store.cache.halves.Halves: remove_old resumes_at take_over",
+        "store.cache.incoming.CacheIncoming: leave note prove_piece prove_to",
+        "store.cache.noting.Notes: discard leave write",
+        "store.cache.store.CacheStore: resumes_at",
     ),
     "tests/store_cache/test_cancellation.py::test_making_room": ("store.cache.room.Room: evict",),
     "tests/store_cache/test_cancellation.py::test_receiving_and_reading_meanwhile": (

@@ -58,6 +58,7 @@ MODULES = (
     "p2pmirror/routing/dht/table.py",
     "p2pmirror/routing/dht/view.py",
     "p2pmirror/routing/leases.py",
+    "p2pmirror/store/cache/progress.py",
     "p2pmirror/store/cache/eviction.py",
     "p2pmirror/store/cache/pins.py",
     "p2pmirror/store/cache/records.py",

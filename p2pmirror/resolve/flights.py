@@ -161,8 +161,8 @@ class Flights:
         try:
             try:
                 await Steering(flight, course, self._room, self._parts, self._metrics).run(first)
-            except (trio.Cancelled, NotHere, Unreachable, UpstreamRefused):
-                is_left = True  # nothing is known to be wrong with it
+            except BaseException as error:
+                is_left = _is_of_nobody(error)
                 raise
             assert flight.incoming is not None
             if not await flight.incoming.is_right():
@@ -265,3 +265,10 @@ class Flights:
                 is_followed = flight.leads and bool(flight.follows_now(now))
                 if is_lonely and not is_followed and not flight.is_right and 2 * flight.arrived <= flight.size:
                     flight.scope.cancel()
+
+
+def _is_of_nobody(error: BaseException) -> bool:
+    """Whether nothing is known to be wrong with what has come: it ended for want of readers, of sources, or of time."""
+    if isinstance(error, BaseExceptionGroup):
+        return error.split(trio.Cancelled)[1] is None
+    return isinstance(error, trio.Cancelled | NotHere | Unreachable | UpstreamRefused)

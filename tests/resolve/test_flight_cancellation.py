@@ -12,6 +12,7 @@ from p2pmirror.errors import NotHere
 from p2pmirror.resolve.sharing import next_piece, piece_map
 from p2pmirror.resolve.turns import Turns
 from p2pmirror.resolve.want import Arriving
+from p2pmirror.store.cache.progress import BESIDE
 from p2pmirror.store.memoryfiles import MemoryFiles
 from tests.cancellation import cancel_at_every_checkpoint
 from tests.resolve.fakes import Script, Told, node
@@ -35,7 +36,7 @@ AT_ONCE = ["a registry", "a peer that has all", "a leader"]  # the others have m
 
 @pytest.mark.parametrize("sources", [each if each in AT_ONCE else pytest.param(each, marks=LONG) for each in SOURCES])
 async def test_a_whole_flight(sources: str, autojump_clock: Any) -> None:
-    """Wherever it is when its node ends, no answer of a peer is left open, no half of a file there, and no task."""
+    """Wherever it is when its node ends, no answer of a peer is left open, no task, and no half but one with notes."""
     files, worlds, tasks = MemoryFiles(), list[World](), trio.lowlevel.current_statistics().tasks_living
 
     async def fly() -> None:
@@ -54,7 +55,10 @@ async def test_a_whole_flight(sources: str, autojump_clock: Any) -> None:
         assert trio.lowlevel.current_statistics().tasks_living == tasks
         assert sum(world.peers.open for world in worlds) == 0
         worlds.clear()
-        assert not [path for path, content in files.entries.items() if content.held or "incoming" in path.name]
+        assert not [path for path, content in files.entries.items() if content.holder is not None]
+        halves = {path.name.removesuffix(BESIDE) for path in files.entries if "incoming" in path.name}
+        assert len(halves) <= 1, "of one digest"
+        assert not halves or {path.name for path in files.entries} >= {half + BESIDE for half in halves}
         files.entries.clear()
 
     assert await cancel_at_every_checkpoint(fly, check) > 20

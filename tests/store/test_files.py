@@ -243,6 +243,67 @@ async def test_remove_abandoned(place: Place) -> None:
         assert await place.files.names(place.directory) == [".t-live", "other"]
 
 
+async def test_names_that_are_spared_stay(place: Place) -> None:
+    """Of the files of dead writers those that are named are left, and nothing is said of them."""
+    for name in (".t-1", ".t-2", ".t-3"):
+        await place.write(name, b"")
+    assert await place.files.remove_abandoned(place.directory, ".t-", {".t-2", "other"}) == [".t-1", ".t-3"]
+    assert await place.files.names(place.directory) == [".t-2"]
+
+
+async def test_what_is_left_is_taken_over(place: Place) -> None:
+    """A writer that leaves lets go of its file as it is; whoever takes it over goes on writing it and commits it."""
+    path = place.directory / ".t-left"
+    writer = await place.files.create(path)
+    await writer.append(b"half")
+    reader = await writer.reader()
+    for _ in range(2):
+        await writer.leave()
+    with pytest.raises(NotWritable):
+        await writer.append(b"x")
+    async with await place.files.take_over(path) as second:
+        assert (second.path, second.size) == (path, 4)
+        await writer.discard()  # which is closed: it is no longer its file
+        await writer.leave()
+        await second.append(b" and half")
+        assert await second.hash() == Digest.of(b"half and half")
+        assert await place.files.remove_abandoned(place.directory, ".t-") == []
+        await second.commit(place.directory / "a")
+    assert await place.read(place.directory / "a") == b"half and half"
+    assert await reader.read_at(0, 4) == b"half"
+    reader.close()
+
+
+async def test_what_cannot_be_taken_over(place: Place) -> None:
+    """What is held is NotWritable until its writer lets go, what is absent is NotHere; a left file can be removed."""
+    path = place.directory / ".t-1"
+    writer = await place.files.create(path)
+    for _ in range(2):
+        with pytest.raises(NotWritable):
+            await place.files.take_over(path)
+    await writer.leave()
+    second = await place.files.take_over(path)
+    with pytest.raises(NotWritable):
+        await place.files.take_over(path)
+    await second.discard()
+    with pytest.raises(NotHere):
+        await place.files.take_over(path)
+    await (await place.files.create(path)).leave()
+    assert await place.files.remove_abandoned(place.directory, ".t-") == [".t-1"]
+
+
+async def test_only_a_regular_file_of_one_name_is_taken_over(tmp_path: Path) -> None:
+    """A link, a pipe, a directory, or a file that has another name too is not written to, and stays as it is."""
+    (tmp_path / "file").write_bytes(b"other's")
+    (tmp_path / "soft").symlink_to(tmp_path / "file")
+    (tmp_path / "hard").hardlink_to(tmp_path / "file")
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("soft", "hard", "file", "pipe", "."):
+        with pytest.raises(NotWritable):
+            await HostFiles().take_over(tmp_path / name)
+    assert (tmp_path / "file").read_bytes() == b"other's"
+
+
 async def test_lock_excludes(place: Place) -> None:
     """Two tasks never hold a lock file together; one that is cancelled while it waits leaves it to the others."""
     inside = 0

@@ -100,11 +100,18 @@ async def test_everything_else_that_is_asked_of_files(files: Files, tmp_path: Pa
         assert (await files.contents(directory))["one"].size == len(OLD)
         assert await files.marks([directory]) != [None]
         assert await files.free_bytes(directory) > 0
+        writer = await files.take_over(directory / "one")
+        try:
+            await writer.write_at(0, OLD)
+        finally:
+            await writer.leave()
         assert await files.remove_abandoned(directory, ".incoming") == []
         await files.unlink(directory / "one")
 
     async def check() -> None:
         await files.make_directory(directory)
+        if "one" in await files.names(directory):
+            await (await files.take_over(directory / "one")).leave()  # nobody holds it
         with trio.fail_after(5):
             async with files.locked(directory / "lock"):
                 left = await files.names(directory)
