@@ -88,6 +88,7 @@ class Flight:
     hashed_at: dict[int, int] = field(default_factory=dict)  # the `seq` at which a hash became known
     are_hashes_asked: bool = False
     unproven: set[int] = field(default_factory=set)  # pieces that an earlier try has left, until they have been hashed
+    disproved: set[int] = field(default_factory=set)  # those that were wrong, until they are here
     resumed: int = 0  # bytes of those that were right
     fetching: dict[int, list[float]] = field(default_factory=dict)  # pieces that peers were asked for, and when
     streaming: int | None = None  # the piece that a stream is writing
@@ -181,7 +182,9 @@ class Flight:
 
     def disprove(self, indexes: Iterable[int]) -> None:
         """Let pieces that an earlier try has left be fetched."""
-        self.unproven.difference_update(indexes)
+        wrong = self.unproven.intersection(indexes)
+        self.disproved |= wrong
+        self.unproven -= wrong
         self.changed_pieces()
 
     def disputed(self, by: NodeId, size: int) -> MirrorError:
@@ -212,6 +215,7 @@ class Flight:
     def add(self, index: int, piece_hash: bytes | None = None) -> None:
         """Have a piece; with the hash that it was checked against, or with one to be computed when asked for."""
         self.have.add(index)
+        self.disproved.discard(index)
         self.seq += 1
         if piece_hash is not None:
             self.know(index, piece_hash)

@@ -259,9 +259,13 @@ class Steering:
         """Write what a stream brings, except what is here already or peers have."""
         flight, swarm = self._flight, self._swarm
 
+        def is_free(index: int) -> bool:
+            return index not in flight.fetching and not swarm.has_elsewhere(index)
+
         def is_wanted(index: int) -> bool:
-            is_here = index in flight.have or index in flight.unproven or index in flight.fetching
-            return not (is_here or swarm.has_elsewhere(index))
+            if index in flight.have or index in flight.unproven or not is_free(index):
+                return False
+            return index <= min(filter(is_free, flight.disproved), default=index)  # readers wait for those first
 
         flight.lead()
         flight.streams_from = stream.used
@@ -303,9 +307,11 @@ class Steering:
     async def _stream_from(self, stream: Stream, index: int, start: int, is_wanted: Callable[[int], bool]) -> None:
         """Write what comes from a piece on, unless it turns out that the piece is here, or does not begin there."""
         flight = self._flight
+        is_chosen = flight.opened.is_set()
         async with stream.open_at(start) as download:
             await self._open(download.size, None if stream.is_registry else stream.used()[-1])
+            is_first = is_chosen or index == next(flight.missing(), None)
             is_free = index in flight.missing() and index not in flight.fetching
-            if is_free and flight.begins_at(index) == start:
+            if is_first and is_free and flight.begins_at(index) == start:
                 flight.streaming = index
                 await pour(flight, download, index, is_wanted)

@@ -16,6 +16,7 @@ from p2pmirror.resolve.flight import Flight
 from p2pmirror.resolve.want import Arriving
 from p2pmirror.store.cache import CacheOptions, CacheStore
 from p2pmirror.store.cache.progress import BESIDE
+from p2pmirror.store.cache.scratch import FirstWithRoom, Scratch
 from p2pmirror.store.memoryfiles import MemoryFiles
 from tests.resolve.fakes import KeptSink, Script, Told, node
 from tests.resolve.registry import World
@@ -133,6 +134,24 @@ async def test_what_is_torn_is_fetched_again(piece: int, files: MemoryFiles, aut
         assert world.count("flights_ended", outcome="failed") == 0
 
 
+async def test_what_is_torn_comes_before_what_nobody_has_read(files: MemoryFiles, autojump_clock: Any) -> None:
+    """A reader does not wait for the end of the blob because a piece near its beginning was torn."""
+    async with first_try(files):
+        pass
+    files.entries[halves(files)[0]].now[PIECE_BYTES + 5] ^= 1
+    async with node_among({}, files=files, has_registry=True) as world:
+        world.conduct.bytes_per_s = PIECE_BYTES  # a second for each
+        found = await world.find_blob(DIGEST)
+        assert isinstance(found, Arriving)
+        sink = KeptSink()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(found.pump, sink)
+            await trio.sleep(3.5)
+            assert len(sink.data) >= 2 * PIECE_BYTES
+        found.close()
+        assert sink.data == DATA
+
+
 async def test_a_half_of_another_length(files: MemoryFiles, autojump_clock: Any) -> None:
     """Who said before that it is longer is forgotten: the registry has no such byte, and is asked from the first."""
     cache = CacheStore(Path("/cache"), files, CacheOptions(free_bytes_min=0))
@@ -145,6 +164,26 @@ async def test_a_half_of_another_length(files: MemoryFiles, autojump_clock: Any)
         assert world.registries.sent_bytes == len(DATA)
         await trio.sleep(1)
         assert halves(files) == []
+
+
+async def test_a_half_that_has_no_room_any_more(files: MemoryFiles, autojump_clock: Any) -> None:
+    """Where it cannot be gone on with the blob comes from its first byte, in order: no reader waits for its end."""
+    async with first_try(files):
+        pass
+    small = CacheStore(Path("/cache"), files, CacheOptions(free_bytes_min=0, bytes_max=len(DATA) - 1))
+    scratch = Scratch(Path("/scratch"), MemoryFiles(), 2 * len(DATA), free_bytes_min=0)
+    async with node_among({}, files=files, has_registry=True) as world:
+        world.flights._room = FirstWithRoom(small, scratch)
+        world.conduct.bytes_per_s = PIECE_BYTES
+        found = await world.find_blob(DIGEST)
+        assert isinstance(found, Arriving)
+        sink = KeptSink()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(found.pump, sink)
+            await trio.sleep(3.5)
+            assert len(sink.data) >= 2 * PIECE_BYTES
+        found.close()
+        assert sink.data == DATA
 
 
 async def test_a_registry_that_refuses_is_asked_once(files: MemoryFiles, autojump_clock: Any) -> None:

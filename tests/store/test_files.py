@@ -252,7 +252,7 @@ async def test_names_that_are_spared_stay(place: Place) -> None:
 
 
 async def test_what_is_left_is_taken_over(place: Place) -> None:
-    """A writer that leaves lets go of its file as it is; whoever takes it over goes on writing it and commits it."""
+    """A writer that leaves lets go of its file as it is, whoever reads it; another goes on writing and commits it."""
     path = place.directory / ".t-left"
     writer = await place.files.create(path)
     await writer.append(b"half")

@@ -1,6 +1,7 @@
 """A file being written: by threads, committed by fsync and rename."""
 
 import errno
+import fcntl
 import os
 from collections.abc import Callable
 from contextlib import suppress
@@ -98,7 +99,9 @@ class HostWriter:
         self._descriptor.close()
 
     async def leave(self) -> None:
-        """Close it and leave it where it is: the lock goes with the last thread that uses it."""
+        """Unlock and close it, and leave it where it is; its readers, who share the lock, read on."""
+        with suppress(OSError), self._descriptor.used() as number:
+            fcntl.flock(number, fcntl.LOCK_UN)
         self._descriptor.close()
         await trio.lowlevel.cancel_shielded_checkpoint()
 
