@@ -118,7 +118,7 @@ CANCELLED: Final[dict[str, tuple[str, ...]]] = {
         "resolve.backlog.Backlog: step",
         "resolve.blobs.Blobs: find",
         "resolve.flight.Flight: wait",
-        "resolve.flight.Following: pump",
+        "resolve.following.Following: pump",
         "resolve.flights.Flights: follow",
         "resolve.race.Sources: first",
         "routing.memory.MemoryRouter: find",

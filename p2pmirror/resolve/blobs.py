@@ -20,8 +20,9 @@ from p2pmirror.errors import NotHere, StoreFull, Unreachable
 from p2pmirror.oci import Digest, blob_path
 from p2pmirror.peers.protocol import Answer, Question
 from p2pmirror.resolve.course import BlobCourse
-from p2pmirror.resolve.flight import Flight, Following
+from p2pmirror.resolve.flight import Flight
 from p2pmirror.resolve.flights import Flights
+from p2pmirror.resolve.following import Following
 from p2pmirror.resolve.hashing import Hashing
 from p2pmirror.resolve.metrics import ResolveMetrics
 from p2pmirror.resolve.passing import Passage

@@ -28,9 +28,7 @@ from p2pmirror.resolve.spreading import Spreading
 from p2pmirror.resolve.turns import Turn
 from p2pmirror.routing.protocol import Key
 from p2pmirror.store.cache.protocol import Incoming, Left
-from p2pmirror.wire.http import Sink
 from p2pmirror.wire.identity import NodeId
-from p2pmirror.wire.network import File
 
 TAIL_BYTES: Final = 64 * 1024  # withheld until the digest is known: small beside any layer that is worth keeping
 BOOKS_MAX: Final = 16  # zones of which a leader keeps a book: more than a cluster has
@@ -71,7 +69,7 @@ class Flight:
     border: Key | None = None  # the lease under which it fetches from other zones for its own; it leads there then
     is_acknowledged: bool = False  # whether a live leader has said that it is fetching this
     is_from_registry: bool = False  # whether any of it came from there to this node
-    moved: int = 0  # bytes that came, right or wrong, whole pieces or not: what a leader reports as its progress
+    moved: int = 0  # bytes that came, right or wrong, whole pieces or not
     readers: int = 0
     alone_since: float = 0.0  # since when nobody follows it, while `readers` is 0
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
@@ -130,6 +128,11 @@ class Flight:
     def arrived(self) -> int:
         """How many bytes are there, wherever."""
         return min(self.size, max(self.written, len(self.have) * self.piece_bytes))
+
+    @property
+    def progress(self) -> int:
+        """What a leader reports: it stands still while this does."""
+        return self.moved + self.resumed
 
     def readable_to(self, position: int) -> int:
         """Return up to where bytes from `position` on may be given out; at or before it: none now."""
@@ -291,42 +294,3 @@ class Flight:
     async def wait_for_pieces(self) -> None:
         """Wait for the next change of pieces, hashes, or of who fetches what. Cancellation leaves nothing behind."""
         await self._pieces_changed.wait()
-
-
-class Following:
-    """One reader of a flight: bytes `start` to `end` of the blob. Made once the flight is open; `close` it once."""
-
-    def __init__(self, flight: Flight, file: File, start: int, end: int) -> None:
-        """Own `file`."""
-        self.position = start
-        self._flight = flight
-        self._file = file
-        self._end = end
-        self._closed = False
-        flight.readers += 1
-
-    @property
-    def file(self) -> File:
-        """What has been written, for whoever goes on without the flight."""
-        return self._file
-
-    async def pump(self, sink: Sink) -> None:
-        """Send the bytes as they come. Raises what ended the flight when it ends too early, at `position`."""
-        flight = self._flight
-        while self.position < self._end:
-            count = min(flight.readable_to(self.position), self._end) - self.position
-            if count > 0:
-                await sink.send_file(self._file, self.position, count)
-                self.position += count
-            elif flight.failed is not None:
-                raise flight.failed
-            else:
-                await flight.wait()
-
-    def close(self) -> None:
-        """Leave the flight; twice does no harm."""
-        if not self._closed:
-            self._closed = True
-            self._file.close()
-            self._flight.readers -= 1
-            self._flight.alone_since = trio.current_time()

@@ -26,7 +26,8 @@ import trio
 from p2pmirror.errors import MirrorError, NotHere, StoreFull, Unreachable, UpstreamRefused
 from p2pmirror.oci import Digest
 from p2pmirror.peers.scores import BAN_S
-from p2pmirror.resolve.flight import Flight, Following, PieceSizes
+from p2pmirror.resolve.flight import Flight, PieceSizes
+from p2pmirror.resolve.following import Following
 from p2pmirror.resolve.metrics import ResolveMetrics
 from p2pmirror.resolve.neighbour import SwarmParts
 from p2pmirror.resolve.steering import SIZE_BAN_S, Course, Refuted, Steering, Step
@@ -252,9 +253,9 @@ class Flights:
             for flight in self.all():
                 if flight.leads and not flight.is_right:
                     if flight.border is not None:
-                        self._parts.router.report(flight.border, flight.moved)
+                        self._parts.router.report(flight.border, flight.progress)
                     if flight.border is None or flight.is_from_registry:
-                        self._parts.router.report(key_of(flight.digest), flight.moved)
+                        self._parts.router.report(key_of(flight.digest), flight.progress)
 
     async def _end_the_lonely(self) -> None:
         while True:
