@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from p2pmirror.oci import Digest
 from p2pmirror.resolve.flight import BOOKS_MAX, FOLLOWER_S, TAIL_BYTES, Flight, PieceSizes
+from p2pmirror.resolve.picking import window
 from p2pmirror.store.cache.protocol import Left
 from p2pmirror.wire.identity import NodeId
 
@@ -180,3 +181,22 @@ def test_each_zone_has_a_book_of_its_own() -> None:
     books = {id(flight.spreading(f"zone {number}")) for number in range(1000)}
     assert len(books) <= BOOKS_MAX + 1
     assert flight.spreading("a").is_given(0)
+
+
+def test_what_an_earlier_try_has_left_is_nobodys_to_fetch_until_it_was_hashed() -> None:
+    """It is neither here nor missing; proved it is here and counts as progress, disproved it is missing."""
+    flight = Flight(DIGEST, "registry.example/team/app", 0.0, PieceSizes(PIECE, 2 * PIECE))
+    flight.open(10 * PIECE - 1, Arrived(0, Left((PIECE, 3 * PIECE), (5 * PIECE, 9 * PIECE))))  # type: ignore[arg-type]
+    assert flight.unproven == {0, 1, 2, 5, 9}
+    assert list(flight.missing()) == [3, 4, 6, 7, 8]
+    assert window(flight.have, 0, flight.unproven) == [3, 4, 6, 7, 8]
+    assert (flight.next_for_stream(), flight.readable_to(0), flight.covers(0, 1)) == (3, 0, False)
+    flight.prove(0)
+    flight.prove(9, A)
+    assert (flight.covers(0, PIECE), flight.hashes) == (True, {9: A})
+    assert (flight.progress, flight.moved) == (2 * PIECE - 1, 0)
+    flight.disprove([1, 7])
+    assert (flight.unproven, flight.disproved) == ({2, 5}, {1})
+    assert list(flight.missing()) == [1, 3, 4, 6, 7, 8]
+    flight.add(1)
+    assert flight.disproved == set()
