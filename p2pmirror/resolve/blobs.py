@@ -283,12 +283,24 @@ class Blobs:
         return Held(Content(flight.digest, blob.info.size, blob.info.media_type), blob.file)
 
     async def _without_room(self, flight: Flight, ask: _Ask) -> Found:
-        """Have a blob passed on for this reader alone."""
+        """Have a blob passed on for this reader alone.
+
+        Peers may only have said that it is larger than there is room: others are asked before them. Raises `NotHere`.
+        """
         if ask.through is not None:
-            return await ask.through.passed(ask.want, flight.digest, ask.trail)
+            try:
+                return await ask.through.passed(ask.want, flight.digest, ask.trail)
+            except NotHere:
+                if not flight.streamed:
+                    raise
         start, _ = span_of(ask.want, flight.size) if flight.size else (0, 0)
         question = Question(blob_path(ask.want.repository, flight.digest), ask.want.registry, offset=start)
-        won = await self._sources.first(flight.digest, question, ask.trail)
+        try:
+            won = await self._sources.first(flight.digest, question, ask.trail, without=flight.streamed)
+        except NotHere:
+            if not flight.streamed:
+                raise
+            won = await self._sources.first(flight.digest, question, ask.trail)
         ask.trail.source = "peer"
         return self._relayed(ask, question, won, start)
 
