@@ -175,7 +175,7 @@ class Exchange:
     def _wanted(self, peer: Peer) -> list[int]:
         usual_s = self._piece_s if peer.usual_s is None else peer.usual_s
         late_s = max(LATE_S, LATE * usual_s) if self._rules.late else float("inf")
-        missing = window(peer.have, peer.first)[: self._rules.window_pieces]
+        missing = window(peer.have, peer.first, most=self._rules.window_pieces)
         return wanted(missing, peer.fetching, self.fluid.now - late_s)
 
     def _ask(self, peer: Peer, neighbours: list[Peer]) -> None:

@@ -70,9 +70,9 @@ class BlobCourse:
         parts, self.parts = self.parts, None
         is_stuck, has_moved = flight.moved == self._moved, flight.moved > max(0, self._moved)
         self._moved = flight.moved
-        if parts is None and has_moved and company:
-            return Step(None)
         if parts is None:
+            if has_moved and company:
+                return Step(None)
             index = next(flight.missing(), 0) if flight.opened.is_set() else 0
             try:
                 won = await self._first(index * flight.piece_bytes if index else 0, company)

@@ -27,16 +27,16 @@ class Held(Has, Protocol):
     count: int
 
 
-def window(have: Held, first: int, without: AbstractSet[int] = frozenset()) -> list[int]:
-    """Return the pieces that may be asked for, in order: the next `WINDOW_PIECES` from `first` on that are missing.
+def window(have: Held, first: int, without: AbstractSet[int] = frozenset(), *, most: int = WINDOW_PIECES) -> list[int]:
+    """Return the pieces that may be asked for, in order: the next `most` from `first` on that are missing.
 
-    `without`: those that are not to be asked for now.
+    `without`: pieces of an earlier try that are being hashed again; they are here unless they turn out wrong.
     """
     found = []
     for index in range(first, have.count):
         if index not in have and index not in without:
             found.append(index)
-            if len(found) == WINDOW_PIECES:
+            if len(found) == most:
                 break
     return found
 

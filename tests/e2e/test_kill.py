@@ -14,13 +14,12 @@ from random import Random
 import pytest
 
 from tests.lab.agent import REGISTRY_PORT
-from tests.lab.builds import distribution_build
 from tests.lab.images import Image
 from tests.lab.lab import Lab
 from tests.lab.network import Host
 from tests.lab.process import wait_until
 from tests.lab.registry import NAME
-from tests.lab.through import Upstream, begun_in, blobs_in, cache_of, fetch_through
+from tests.lab.through import begun_in, blobs_in, cache_of, one_that_fetches
 
 pytestmark = pytest.mark.lab
 
@@ -43,11 +42,7 @@ class Got:
 @pytest.fixture
 def lab(lab_run: object) -> Iterator[Lab]:
     """Make an agent with a cache and no containerd, and a registry behind a link of some megabytes a second."""
-    build = distribution_build()
-    assert build is not None
-    with Lab(1, build, store="none") as lab:
-        lab.registry.start()
-        fetch_through(lab.nodes[0].agent, Upstream(lab.registry.url))
+    with one_that_fetches() as lab:
         yield lab
 
 

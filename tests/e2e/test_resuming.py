@@ -10,12 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from tests.lab.agent import Agent
-from tests.lab.builds import distribution_build
 from tests.lab.clients import skopeo_copy
 from tests.lab.images import make_image
 from tests.lab.lab import Lab
 from tests.lab.process import CommandFailed, wait_until
-from tests.lab.through import Upstream, begun_in, blobs_in, cache_of, fetch_through
+from tests.lab.through import begun_in, blobs_in, cache_of, one_that_fetches
 
 pytestmark = [pytest.mark.lab, pytest.mark.long]
 
@@ -28,12 +27,7 @@ COPIES = 1.1
 @pytest.fixture
 def lab(lab_run: object) -> Iterator[Lab]:
     """Make an agent with a cache and no containerd, and a registry behind a link of 40 MiB/s."""
-    build = distribution_build()
-    assert build is not None
-    with Lab(1, build, store="none") as lab:
-        lab.registry.start()
-        upstream = Upstream(lab.registry.url, name="docker.io")
-        fetch_through(lab.nodes[0].agent, upstream)
+    with one_that_fetches("docker.io") as lab:
         lab.nodes[0].agent.settings["shutdown_grace"] = "1s"
         yield lab
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,8 +22,9 @@ from p2pmirror.wire.http import Handler
 from p2pmirror.wire.http_server import HttpServer, ServerOptions
 from p2pmirror.wire.tcp import BACKLOG_CONNECTIONS, TcpListener, TcpStream
 from tests.lab.agent import Agent
+from tests.lab.builds import distribution_build
 from tests.lab.hosts import write_hosts
-from tests.lab.lab import Node
+from tests.lab.lab import Lab, Node
 from tests.lab.network import Host
 from tests.lab.registry import NAME, PORT, Registry
 from tests.registries.docker import PASSWORD, USER
@@ -56,6 +59,17 @@ def fetch_through(agent: Agent, *upstreams: Upstream, cache: Path | None = None)
     agent.settings["config"] = str(config)
     agent.settings["cache_dir"] = str(cache or cache_of(agent))
     agent.settings["first_byte_timeout"] = FIRST_BYTE  # a busy machine is no slow registry
+
+
+@contextmanager
+def one_that_fetches(name: str = NAME) -> Iterator[Lab]:
+    """Make an agent with a cache and no containerd, which is not started, and a registry that it knows by a name."""
+    build = distribution_build()
+    assert build is not None
+    with Lab(1, build, store="none") as lab:
+        lab.registry.start()
+        fetch_through(lab.nodes[0].agent, Upstream(lab.registry.url, name=name))
+        yield lab
 
 
 def cache_of(agent: Agent) -> Path:

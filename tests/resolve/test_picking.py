@@ -19,11 +19,19 @@ def bitmap(count: int, indexes: set[int]) -> Bitmap:
     return made
 
 
-@given(st.integers(0, 200), st.sets(st.integers(0, 199)), st.integers(0, 250))
-def test_the_window(count: int, held: set[int], first: int) -> None:
-    """The next ones that are missing, in order, and no more than a window has."""
+@given(
+    st.integers(0, 200),
+    st.sets(st.integers(0, 199)),
+    st.integers(0, 250),
+    st.sets(st.integers(0, 199)),
+    st.integers(1, 300),
+)
+def test_the_window(count: int, held: set[int], first: int, without: set[int], most: int) -> None:
+    """The next ones that are missing and not left out, in order, and no more than a window has, however long it is."""
     have = bitmap(count, {index for index in held if index < count})
-    assert window(have, first) == [i for i in range(first, count) if i not in held][:WINDOW_PIECES]
+    missing = [i for i in range(first, count) if i not in held]
+    assert window(have, first) == missing[:WINDOW_PIECES]
+    assert window(have, first, without, most=most) == [i for i in missing if i not in without][:most]
 
 
 def test_what_nobody_was_asked_for_comes_first() -> None:

@@ -134,22 +134,27 @@ async def test_what_is_torn_is_fetched_again(piece: int, files: MemoryFiles, aut
         assert world.count("flights_ended", outcome="failed") == 0
 
 
+async def read_from_the_front(world: World) -> None:
+    """Read all of it from a registry that takes a second for each piece: the first ones come soon."""
+    world.conduct.bytes_per_s = PIECE_BYTES
+    found = await world.find_blob(DIGEST)
+    assert isinstance(found, Arriving)
+    sink = KeptSink()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(found.pump, sink)
+        await trio.sleep(3.5)
+        assert len(sink.data) >= 2 * PIECE_BYTES
+    found.close()
+    assert sink.data == DATA
+
+
 async def test_what_is_torn_comes_before_what_nobody_has_read(files: MemoryFiles, autojump_clock: Any) -> None:
     """A reader does not wait for the end of the blob because a piece near its beginning was torn."""
     async with first_try(files):
         pass
     files.entries[halves(files)[0]].now[PIECE_BYTES + 5] ^= 1
     async with node_among({}, files=files, has_registry=True) as world:
-        world.conduct.bytes_per_s = PIECE_BYTES  # a second for each
-        found = await world.find_blob(DIGEST)
-        assert isinstance(found, Arriving)
-        sink = KeptSink()
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(found.pump, sink)
-            await trio.sleep(3.5)
-            assert len(sink.data) >= 2 * PIECE_BYTES
-        found.close()
-        assert sink.data == DATA
+        await read_from_the_front(world)
 
 
 async def test_a_half_of_another_length(files: MemoryFiles, autojump_clock: Any) -> None:
@@ -174,16 +179,7 @@ async def test_a_half_that_has_no_room_any_more(files: MemoryFiles, autojump_clo
     scratch = Scratch(Path("/scratch"), MemoryFiles(), 2 * len(DATA), free_bytes_min=0)
     async with node_among({}, files=files, has_registry=True) as world:
         world.flights._room = FirstWithRoom(small, scratch)
-        world.conduct.bytes_per_s = PIECE_BYTES
-        found = await world.find_blob(DIGEST)
-        assert isinstance(found, Arriving)
-        sink = KeptSink()
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(found.pump, sink)
-            await trio.sleep(3.5)
-            assert len(sink.data) >= 2 * PIECE_BYTES
-        found.close()
-        assert sink.data == DATA
+        await read_from_the_front(world)
 
 
 async def test_a_registry_that_refuses_is_asked_once(files: MemoryFiles, autojump_clock: Any) -> None:
