@@ -38,10 +38,10 @@ def share(ratio: float) -> str:
 def size(count: float) -> str:
     """Write bytes with three digits and a unit, as in `1.25 GiB`."""
     power = 0
-    while count >= 1000 and power < len(_UNITS) - 1:  # 1000, so that no size needs a fourth digit
+    while count >= 999.5 and power < len(_UNITS) - 1:  # as it is rounded, so that no size needs a fourth digit
         count /= 1024
         power += 1
-    digits = 0 if power == 0 or count >= 100 else 1 if count >= 10 else 2
+    digits = 0 if power == 0 or count >= 99.95 else 1 if count >= 9.995 else 2
     return f"{count:.{digits}f} {_UNITS[power]}"
 
 

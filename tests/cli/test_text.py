@@ -2,7 +2,7 @@
 
 import io
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from p2pmirror.cli.demo import describe
@@ -25,9 +25,13 @@ def test_sizes_have_three_digits():
 
 
 @given(st.integers(0, 1 << 59))
+@example(10_235)  # 9.995 KiB
+@example(102_349)  # 99.95 KiB
+@example(1_023_489)  # 999.5 KiB
 def test_no_size_is_wide(count):
-    """No size up to half an exbibyte needs more than eight characters."""
+    """No size up to half an exbibyte needs more than eight characters, or more than three digits."""
     assert len(size(count)) <= 8
+    assert sum(each.isdigit() for each in size(count)) <= 3
 
 
 def test_durations_are_said_as_people_say_them():
