@@ -25,13 +25,13 @@ from p2pmirror.resolve.flights import Flights
 from p2pmirror.resolve.following import Following
 from p2pmirror.resolve.hashing import Hashing
 from p2pmirror.resolve.metrics import ResolveMetrics
-from p2pmirror.resolve.passing import Passage
-from p2pmirror.resolve.protocol import Origin, Transfer
+from p2pmirror.resolve.protocol import Transfer
 from p2pmirror.resolve.race import OnlyParts, Sources, Won
 from p2pmirror.resolve.relay import Relay
 from p2pmirror.resolve.small import SMALL_BYTES_MAX, read_small
 from p2pmirror.resolve.steering import Refuted, Step
 from p2pmirror.resolve.through import Through, span_of
+from p2pmirror.resolve.transfers import of_flight, of_passage, of_relay
 from p2pmirror.resolve.want import Arriving, Content, Found, Held, InHand, Trail, Want
 from p2pmirror.store.protocol import Store
 from p2pmirror.wire.http import Sink
@@ -126,9 +126,9 @@ class Blobs:
         flights = [] if self._flights is None else self._flights.all()
         passages = [] if self._through is None else self._through.passages()
         return [
-            *(_transfer_of(each, now) for each in flights if not each.is_right),
-            *(_passed(each, began, now) for each, began in passages),
-            *(_relaying(relay, want, now) for relay, want in self._relays.items()),
+            *(of_flight(each, now) for each in flights if not each.is_right),
+            *(of_passage(each, began, now) for each, began in passages),
+            *(of_relay(relay, want, now) for relay, want in self._relays.items()),
         ]
 
     # the length alone
@@ -316,51 +316,6 @@ class Blobs:
             await ask.through.pass_on(passage, go_on, sink)
         finally:
             ask.trail.peers.extend(list(flight.used)[:PEERS_LOGGED_MAX])
-
-
-def _passed(passage: Passage, began: float, now: float) -> Transfer:
-    count, registry = passage.position - passage.start, passage.name.partition("/")[0]
-    origins = (Origin(None, count, registry),)
-    return Transfer(passage.digest, passage.name, passage.size, count, None, 0, now - began, registry, origins)
-
-
-def _relaying(relay: Relay, want: Want, now: float) -> Transfer:
-    content = relay.content
-    return Transfer(
-        content.digest, want.name, content.size, relay.position, relay.peer, relay.trail.resumes, now - relay.began
-    )
-
-
-def _transfer_of(flight: Flight, now: float) -> Transfer:
-    streaming = flight.streams_from() if flight.streaming is not None else ()
-    peer = streaming[-1] if streaming else max(flight.used, key=lambda node_id: flight.used[node_id], default=None)
-    registry = flight.registry if flight.leads and flight.is_from_registry else ""
-    return Transfer(
-        flight.digest,
-        flight.name,
-        flight.size,
-        flight.arrived,
-        peer,
-        0,
-        now - flight.began,
-        registry,
-        tuple(_origins(flight)),
-        flight.readers,
-        len(flight.follows_now(now)),
-    )
-
-
-def _origins(flight: Flight) -> list[Origin]:
-    """Return whose bytes are in a flight; what came as a stream is told from pieces by what is left of them."""
-    counts = {node_id: count for node_id, count in flight.used.items() if count}
-    streamed = max(0, flight.arrived - sum(counts.values()) - flight.resumed)
-    peers = flight.streams_from()
-    if streamed and peers and not flight.is_from_registry:
-        counts[peers[-1]] = counts.get(peers[-1], 0) + streamed
-    origins = [Origin(node_id, count) for node_id, count in counts.items()]
-    if streamed and flight.is_from_registry:
-        origins.append(Origin(None, streamed, flight.registry))
-    return sorted(origins, key=lambda origin: -origin.count)
 
 
 def _end(want: Want, start: int, answer: Answer) -> int:

@@ -32,8 +32,9 @@ from p2pmirror.store.cache.removal import Removal
 from p2pmirror.store.cache.room import Room
 from p2pmirror.store.cache.shelf import Entry, Shelf
 from p2pmirror.store.cache.tags import CacheTags
+from p2pmirror.store.cache.trouble import Trouble
 from p2pmirror.store.cache.upkeep import Upkeep
-from p2pmirror.store.files import Files, NotWritable, OpenFile
+from p2pmirror.store.files import Files, OpenFile
 from p2pmirror.store.protocol import Blob, Inventory, TagInfo
 
 T = TypeVar("T")
@@ -97,10 +98,9 @@ class CacheStore:
             wall_s=self._wall_s,
         )
         self._removal = Removal(self._shelf, self._documents, learning=self._learning, tags=self._tags, room=self._room)
-        self._unreadable: MirrorError | None = None  # what the last look met
-        self._unwritable: MirrorError | None = None  # what the last write met
+        self._trouble = Trouble()
         self._metrics.show(self._shelf, self._room, self._options.bytes_max)
-        self._metrics.show_trouble(lambda: self.trouble is not None)
+        self._metrics.show_trouble(lambda: bool(self._trouble))
 
     # --- what is there ---
 
@@ -118,8 +118,7 @@ class CacheStore:
     @property
     def trouble(self) -> str | None:
         """What is wrong with the directory, in plain words; None when all is well. Serving goes on meanwhile."""
-        error = self._unreadable or self._unwritable
-        return None if error is None else str(error)
+        return str(self._trouble) or None
 
     @property
     def held_bytes(self) -> int:
@@ -196,7 +195,7 @@ class CacheStore:
         """
         facts = Facts(size, 0.0, media_type, (name,) if name else ())
         incoming = await self._receiving.begin(digest, facts, piece_bytes)
-        self._unwritable = None  # a file was made, and has its room
+        self._trouble.could_write()  # a file, and it has its room
         return incoming
 
     async def resumes_at(self, digest: Digest, piece_bytes: int) -> int:
@@ -266,16 +265,16 @@ class CacheStore:
             self.complain(error)
             self._shelf.walked()
         else:
-            self._unreadable = None
+            self._trouble.could_read()
 
     async def probe(self) -> None:
         """Try whether the directory can be written, unless it was not so just now for want of room.
 
         Raises `StoreFull`. Cancellation leaves nothing behind.
         """
-        if self._unwritable is None or isinstance(self._unwritable, NotWritable):
+        if self._trouble.may_be_over:
             await (await self._directory.begin(PROBE)).discard()
-            self._unwritable = None
+            self._trouble.could_write()
 
     @property
     def strange(self) -> frozenset[Digest]:
@@ -303,14 +302,7 @@ class CacheStore:
 
     def complain(self, error: MirrorError) -> None:
         """Say what is wrong with the directory, once until it is well again or wrong in another way."""
-        is_writing = isinstance(error, StoreFull)
-        before = self._unwritable if is_writing else self._unreadable
-        if type(before) is not type(error):  # not its words: each blob for which there is no room has other ones
-            log.warning("%s", error)
-        if is_writing:
-            self._unwritable = error
-        else:
-            self._unreadable = error
+        self._trouble.complain(error)
 
     # --- by hand ---
 
