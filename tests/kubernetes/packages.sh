@@ -12,7 +12,7 @@ need iptables iptables
 need buildah buildah
 need mmdebstrap mmdebstrap
 need openssl openssl
+need promtool prometheus
 [ -n "$lacking" ] || exit 0
-echo "installing$lacking"
 # shellcheck disable=SC2086 # one word a package
-DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends -y $lacking
+exec sh "$(dirname "$0")/../lab/install.sh" $lacking

@@ -29,6 +29,7 @@ RUNS_S: Final = 180
 APART_S: Final = 30  # for agents to know one another after a change
 REGISTRY: Final = "10.97.0.254:5000"
 REGISTRIES: Final = json.dumps([{"name": REGISTRY, "url": f"http://{REGISTRY}", "private_addresses": True}])
+VOLUME: Final = "/var/lib/kubelet/volume-of-the-lab"
 THEIRS: Final = f'# Written by somebody else.\nserver = "http://{REGISTRY}"\n\n[host."http://{REGISTRY}"]\n'
 WITH_REGISTRY: Final = ("--set-json", f"registries={REGISTRIES}")
 
@@ -132,13 +133,21 @@ def test_bootstrap_by_the_api(installed: Cluster) -> None:
 
 
 def test_a_node_that_joins_pulls_its_first_image_without_the_registry(installed: Cluster) -> None:
-    """With a shared cache a new node's first image, pulled at the cache's NodePort, draws nothing from the registry."""
+    """With a shared cache a new node's first image, pulled at the cache's NodePort, draws nothing from the registry.
+
+    The cache has a volume, as it has by default, and has still got the image when its pod is another one.
+    """
+    first = installed.nodes[0]
+    offer_volume(installed, first)
     shared = ["--set", "sharedCache.enabled=true", "--set", "sharedCache.service.type=NodePort"]
-    shared += ["--set", "sharedCache.persistence.enabled=false", "--set", "sharedCache.size=1Gi"]
     installed.install(*WITH_REGISTRY, *shared)
     name = installed.push("first", 4 * MIB)
-    first = installed.nodes[0]
     pull_by(first, f"http://{first.host.address}:30500", name)
+    held_bytes = cached_bytes(first)
+    assert held_bytes >= 4 * MIB
+    installed.kubectl("-n", NAMESPACE, "rollout", "restart", "statefulset/p2pmirror-cache")
+    installed.kubectl("-n", NAMESPACE, "rollout", "status", "statefulset/p2pmirror-cache", "--timeout=180s")
+    assert cached_bytes(first) == held_bytes
     before = installed.registry.sent_bytes()
 
     joined = installed.add_node(4)
@@ -239,6 +248,41 @@ def wait_for_pods(cluster: Cluster, name: str, count: int) -> None:
         told = cluster.kubectl("describe", "pods", "-l", f"app={name}")
         raise AssertionError(f"{error}\n{told[-4000:]}") from None
     print(f"{name}: {count} pods after {time.monotonic() - began:.1f} s")
+
+
+def offer_volume(cluster: Cluster, node: KubernetesNode) -> None:
+    """Create a volume of a node's disk, as large as the shared cache asks for by default."""
+    node.place(VOLUME).mkdir()
+    here = [{"matchExpressions": [{"key": "kubernetes.io/hostname", "operator": "In", "values": [node.name]}]}]
+    cluster.apply(
+        {
+            "apiVersion": "v1",
+            "kind": "PersistentVolume",
+            "metadata": {"name": "of-the-lab"},
+            "spec": {
+                "capacity": {"storage": "100Gi"},
+                "accessModes": ["ReadWriteOnce"],
+                "local": {"path": VOLUME},
+                "nodeAffinity": {"required": {"nodeSelectorTerms": here}},
+            },
+        }
+    )
+
+
+def cached_bytes(node: KubernetesNode) -> int:
+    """Return how much the shared cache holds, as its page says at the node's port for it."""
+    found: list[int] = []
+
+    def answers() -> bool:
+        try:
+            reply = node.host.request(30880, "/api/v1/status", address=node.host.address)
+        except OSError:
+            return False
+        found[:] = [json.loads(reply.body)["cache"]["bytes"]] if reply.status == 200 else []
+        return bool(found)
+
+    wait_until(answers, "the shared cache's page answers", timeout_s=APART_S, every_s=0.5)
+    return found[0]
 
 
 def failures(cluster: Cluster) -> list[str]:

@@ -3,8 +3,7 @@
 # Ubuntu, as root; does nothing where all of it is there.
 #
 # Only packages whose commands are missing are asked for: an engine from elsewhere that brings its own containerd is left
-# as it is, and no service that runs is restarted. Debian starts the services of what it installs; the lab starts its
-# own, so starting is refused (policy-rc.d, exit 101) while this runs, unless the machine has a policy of its own.
+# as it is, and no service that runs is restarted.
 set -eu
 
 lacking=""
@@ -34,20 +33,5 @@ if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null 2>&1; then
   exit 1
 fi
 
-policy=/usr/sbin/policy-rc.d
-if [ ! -e "$policy" ]; then
-  trap 'rm -f "$policy"' EXIT
-  trap 'exit 1' HUP INT TERM
-  printf '#!/bin/sh\nexit 101\n' >"$policy"
-  chmod 755 "$policy"
-fi
-
-echo "installing$lacking"
-export DEBIAN_FRONTEND=noninteractive NEEDRESTART_SUSPEND=1
-install() {
-  # shellcheck disable=SC2086 # one word a package
-  apt-get -qq -o DPkg::Lock::Timeout=300 install --no-install-recommends -y $lacking >"$log" 2>&1
-}
-log=$(mktemp)
-install || { apt-get -qq update >>"$log" 2>&1 || true; install; } || { cat "$log" >&2; exit 1; }
-rm -f "$log"
+# shellcheck disable=SC2086 # one word a package
+exec sh "$(dirname "$0")/install.sh" $lacking
