@@ -53,9 +53,9 @@ class HttpAnswer:
         self.digest = response.headers.get("docker-content-digest")
         self.piece_hash = _piece_hash(response.headers.get(PIECE_HEADER.lower(), ""))
 
-    async def receive_into(self, buffer: memoryview) -> int:
+    async def receive_into(self, buffer: memoryview, gather_s: float = 0.0) -> int:
         """Receive; see `protocol.Answer`. Cancelled, it may only be closed."""
-        return await self._response.receive_into(buffer)
+        return await self._response.receive_into(buffer, gather_s)
 
     def close(self) -> None:
         """Give the connection back, or drop it."""

@@ -98,9 +98,10 @@ class Answer(Protocol):
         """The `Docker-Content-Digest` that the peer sent."""
         ...
 
-    async def receive_into(self, buffer: memoryview) -> int:
+    async def receive_into(self, buffer: memoryview, gather_s: float = 0.0) -> int:
         """Fill the front of `buffer`; return the count, 0 after the last byte.
 
+        It may wait `gather_s` for more than has come.
         Raises `Unreachable` when the connection ends before the announced length.
         """
         ...

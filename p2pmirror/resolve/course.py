@@ -38,7 +38,7 @@ from p2pmirror.wire.identity import NodeId
 
 FOLLOWED_MAX: Final = 2  # times that a node is followed anew after it was lost: it may have been restarted
 ALONE_S: Final = 1.0  # within which those who cannot follow anybody go to the registry, one after another
-BUFFER_BYTES: Final = 256 * 1024  # what a peer's stream is read in
+BUFFER_BYTES: Final = 512 * 1024  # what a peer's stream is read in
 
 
 class BlobCourse:

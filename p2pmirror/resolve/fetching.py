@@ -12,8 +12,7 @@ from p2pmirror.errors import Unreachable
 from p2pmirror.peers.protocol import Answer
 from p2pmirror.resolve.flight import Flight
 
-GATHERED_BYTES: Final = 64 << 10  # less at a time costs more in waking up than in copying: on a slow link the kernel
-GATHER_S: Final = 0.01  # gathers what comes in this time, 4 MiB at 400 MiB/s, while others have the processor
+GATHER_S: Final = 0.05  # of a piece nobody has anything before it is whole: few turns of the loop for it are enough
 STALL_S: Final = 2.0  # a piece of which nothing comes for so long is asked of somebody else
 PIECE_S: Final = 30.0  # and so is one that drips: 4 MiB at 140 KiB/s
 
@@ -38,12 +37,10 @@ class Fetching:
 
 
 async def receive(answer: Answer, room: memoryview, deadline: float) -> int:
-    """Receive some bytes, at least one, and let the kernel gather more. Raises `Unreachable`, after `deadline` too."""
+    """Receive some bytes, many at a time, at least one. Raises `Unreachable`, after `deadline` too."""
     got = 0
     with trio.move_on_at(min(deadline, trio.current_time() + STALL_S)):
-        got = await answer.receive_into(room)
+        got = await answer.receive_into(room, GATHER_S)
     if not got:
         raise Unreachable("a piece ended early, or nothing of it comes")
-    if got < min(GATHERED_BYTES, len(room)):
-        await trio.sleep(GATHER_S)
     return got

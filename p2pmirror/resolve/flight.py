@@ -64,6 +64,7 @@ class Flight:
     is_right: bool = False  # whether all of it is there and has the right digest
     failed: MirrorError | None = None
     opened: trio.Event = field(default_factory=trio.Event)
+    ended: trio.Event = field(default_factory=trio.Event)  # once it is right, or has failed
     incoming: Incoming | None = None
     leads: bool = False
     border: Key | None = None  # the lease under which it fetches from other zones for its own; it leads there then

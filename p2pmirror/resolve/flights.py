@@ -169,6 +169,7 @@ class Flights:
             if not await flight.incoming.is_right():
                 raise self._wrong(flight)
             flight.is_right = True
+            flight.ended.set()
             self._ban(flight, flight.doubters, SIZE_BAN_S)
             self._ban(flight, flight.apart, BAN_S)
             self._parts.router.advertise({key_of(flight.digest): Offer()})
@@ -231,6 +232,7 @@ class Flights:
             flight.failed = error
             self._metrics.flight_ended("failed")
         flight.opened.set()
+        flight.ended.set()
         flight.changed_pieces()
 
     def _forget(self, flight: Flight) -> None:

@@ -82,9 +82,10 @@ class ClientResponse:
         if give_back is not None:
             give_back(self)
 
-    async def receive_into(self, buffer: memoryview) -> int:
+    async def receive_into(self, buffer: memoryview, gather_s: float = 0.0) -> int:
         """Fill the front of `buffer` (not empty); return how many bytes, 0 after the last.
 
+        It may wait `gather_s` for more than has come, where the length of the body is known.
         Raises `Unreachable` (cut short, connection broken), `BadAnswer`. Cancelled, no byte is lost.
         """
         if self._finished:
@@ -93,7 +94,7 @@ class ClientResponse:
             return self._take_early(buffer)
         if self._remaining is None:
             return await self._receive_parsed(buffer)
-        count = await self._stream.receive_into(buffer[: self._remaining])
+        count = await self._stream.receive_into(buffer[: self._remaining], gather_s)
         if count == 0:
             raise Unreachable(f"{self._stream.remote} cut its answer short by {self._remaining} bytes")
         self._remaining -= count

@@ -75,7 +75,7 @@ class MemoryStream:
                 if len(data) < step:
                     raise Unreachable(f"the file ended at byte {offset}, {end - offset} bytes before its announced end")
 
-    async def receive_some(self, count_max: int) -> bytes:
+    async def receive_some(self, count_max: int, gather_s: float = 0.0) -> bytes:  # noqa: ARG002  # it has what it has
         """Return 1 to `count_max` bytes, b"" at FIN. Raises `Unreachable`. Cancellation loses no byte."""
         if count_max < 1:
             raise ValueError("nothing can be received into no room: that would look like FIN")
@@ -87,9 +87,9 @@ class MemoryStream:
         finally:
             self._receiving = False
 
-    async def receive_into(self, buffer: memoryview) -> int:
+    async def receive_into(self, buffer: memoryview, gather_s: float = 0.0) -> int:
         """Fill the front of `buffer`, 0 at FIN. Raises `Unreachable`. Cancellation loses no byte."""
-        data = await self.receive_some(buffer.nbytes)
+        data = await self.receive_some(buffer.nbytes, gather_s)
         buffer.cast("B")[: len(data)] = data
         return len(data)
 

@@ -45,12 +45,18 @@ class ByteStream(Protocol):
         """Send every byte of `data`. Raises `Unreachable` when the other end is gone."""
         ...
 
-    async def receive_some(self, count_max: int) -> bytes:
-        """Return at least one byte and at most `count_max`, or b"" at the other end's FIN. Raises `Unreachable`."""
+    async def receive_some(self, count_max: int, gather_s: float = 0.0) -> bytes:
+        """Return at least one byte and at most `count_max`, or b"" at the other end's FIN. Raises `Unreachable`.
+
+        It may wait `gather_s` for more than has come, so that many bytes are one turn of the loop.
+        """
         ...
 
-    async def receive_into(self, buffer: memoryview) -> int:
-        """Fill the front of `buffer`; return how many bytes came, 0 at the other end's FIN. Raises `Unreachable`."""
+    async def receive_into(self, buffer: memoryview, gather_s: float = 0.0) -> int:
+        """Fill the front of `buffer`; return how many bytes came, 0 at the other end's FIN. Raises `Unreachable`.
+
+        `gather_s` is as for `receive_some`.
+        """
         ...
 
     def abort(self) -> None:

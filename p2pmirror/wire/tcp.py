@@ -28,6 +28,7 @@ LINGER_BYTES_MAX = 8 << 20  # 8 MiB: more than Linux lets a receive buffer grow 
 LINGER_STEP_BYTES = 64 << 10  # 64 KiB thrown away at a time
 UNSENT_BYTES_MAX = 128 << 10  # 128 KiB in the kernel for whoever stands still, where its own limit is 4 MiB (tcp_wmem)
 QUICK_BYTES = 512 << 10  # after 512 KiB somebody reads: his own kernel begins with room for 64 KiB (tcp_rmem)
+GATHERED_BYTES = 512 << 10  # 512 KiB: some 0.5 ms to hash and write, beside which a turn of the loop costs little
 ACCEPT_PAUSE_S = 0.1  # no event says that a descriptor has come free: look again ten times a second
 
 _NO_CAPACITY = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
@@ -46,6 +47,7 @@ class TcpStream:
         self._reading = reading
         self._sends = OneSend()
         self._sent = 0  # bytes by `send_all`, until it is known that they are taken
+        self._low_water = 1  # bytes
         self._closed = False
 
     @property
@@ -93,27 +95,31 @@ class TcpStream:
         except OSError as error:
             raise self._broken(error) from error
 
-    async def receive_some(self, count_max: int) -> bytes:
+    async def receive_some(self, count_max: int, gather_s: float = 0.0) -> bytes:
         """Return 1 to `count_max` bytes, b"" at FIN. Raises `Unreachable`. Cancellation loses no byte."""
         if count_max < 1:
             raise ValueError("nothing can be received into no room: that would look like FIN")
         self._check_open()
         while True:
             # What is waited for here is mostly not there yet, and trying it first would cost an exception each time.
-            await trio.lowlevel.wait_readable(self._sock)
+            await self._wait(count_max, gather_s)
             try:
                 return os.read(self._sock.fileno(), count_max)
             except BlockingIOError:
-                continue
+                gather_s = 0.0  # there was nothing to add to
             except OSError as error:
                 raise self._broken(error) from error
 
-    async def receive_into(self, buffer: memoryview) -> int:
+    async def receive_into(self, buffer: memoryview, gather_s: float = 0.0) -> int:
         """Fill the front of `buffer`, 0 at FIN. Raises `Unreachable`. Cancellation loses no byte."""
         if not buffer:
             raise ValueError("nothing can be received into no room: that would look like FIN")
         self._check_open()
         try:
+            if gather_s:
+                await self._wait(len(buffer), gather_s)
+            else:
+                self._wake_at(1)
             return await self._sock.recv_into(buffer)
         except OSError as error:
             raise self._broken(error) from error
@@ -159,6 +165,24 @@ class TcpStream:
             if got == 0:
                 return
             left -= got
+
+    async def _wait(self, count_max: int, gather_s: float) -> None:
+        """Wait until something can be received; `gather_s` at most for as much as is worth a turn of the loop."""
+        self._wake_at(min(count_max, GATHERED_BYTES) if gather_s else 1)
+        if not gather_s:
+            await trio.lowlevel.wait_readable(self._sock)
+            return
+        with trio.move_on_after(gather_s) as scope:
+            await trio.lowlevel.wait_readable(self._sock)
+        if scope.cancelled_caught:
+            self._wake_at(1)
+
+    def _wake_at(self, count: int) -> None:
+        """Have the kernel wake us only when so many bytes have come, or FIN (SO_RCVLOWAT)."""
+        if count != self._low_water:
+            self._low_water = count
+            with suppress(OSError):  # broken, which the receive will say
+                self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, count)
 
     def _count(self, count: int) -> None:
         """Let the kernel keep little unsent until the other end has taken `QUICK_BYTES`. Raises OSError."""

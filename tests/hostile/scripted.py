@@ -32,7 +32,7 @@ class ScriptedStream:
         if moved is not None:
             moved(count)
 
-    async def receive_some(self, count_max: int) -> bytes:
+    async def receive_some(self, count_max: int, gather_s: float = 0.0) -> bytes:
         await trio.lowlevel.checkpoint()
         self._check()
         if not self._said:
@@ -42,8 +42,8 @@ class ScriptedStream:
             self._said.append(piece[count_max:])
         return piece[:count_max]
 
-    async def receive_into(self, buffer: memoryview) -> int:
-        data = await self.receive_some(len(buffer))
+    async def receive_into(self, buffer: memoryview, gather_s: float = 0.0) -> int:
+        data = await self.receive_some(len(buffer), gather_s)
         buffer[: len(data)] = data
         return len(data)
 

@@ -111,7 +111,7 @@ class ScriptedAnswer:
         self.digest = None
         self.piece_hash: bytes | None = None
 
-    async def receive_into(self, buffer: memoryview) -> int:
+    async def receive_into(self, buffer: memoryview, gather_s: float = 0.0) -> int:
         script = self._script
         await trio.sleep(script.chunk_s)
         if script.stall_at is not None and self._position >= script.stall_at and not self._has_stalled:

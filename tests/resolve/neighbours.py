@@ -39,7 +39,7 @@ class SaidAnswer:
     piece_hash: bytes | None = None
     is_open: bool = True
 
-    async def receive_into(self, buffer: memoryview) -> int:
+    async def receive_into(self, buffer: memoryview, gather_s: float = 0.0) -> int:
         await trio.sleep(WAY_S)
         part, self.data = self.data[: len(buffer)], self.data[len(buffer) :]
         buffer[: len(part)] = part

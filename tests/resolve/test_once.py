@@ -266,9 +266,9 @@ def says(digest: str | None, size: int, media_type: str | None, data: bytes = b"
 
 
 class _Dripping(SaidAnswer):
-    async def receive_into(self, buffer: memoryview) -> int:
+    async def receive_into(self, buffer: memoryview, gather_s: float = 0.0) -> int:
         await trio.sleep(0.3)
-        return await super().receive_into(buffer[:1])
+        return await super().receive_into(buffer[:1], gather_s)
 
 
 async def drips(question: Question) -> Answer:

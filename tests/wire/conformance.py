@@ -138,6 +138,51 @@ class Conformance:
                 got += buffer[:count]
             assert got == content
 
+    @pytest.mark.parametrize("gathers_some", [False, True], ids=["into", "some"])
+    async def test_gathered_bytes(self, setup: Setup, *, gathers_some: bool) -> None:
+        """Whoever lets bytes gather gets each once and in order, few of them too, and FIN; the next receive waits not.
+
+        With a limit of ten minutes: what is enough, and what is the last before FIN, comes at once.
+        """
+        content = some_bytes(3_000_001)
+
+        async def take(count_max: int, gather_s: float) -> bytes:
+            if gathers_some:
+                return await server.receive_some(count_max, gather_s)
+            buffer = bytearray(count_max)
+            return bytes(buffer[: await server.receive_into(memoryview(buffer), gather_s)])
+
+        async with connection(setup) as (client, server), trio.open_nursery() as nursery:
+            await client.send_all(b"few")
+            assert await take(1 << 20, 0.05) == b"few"
+
+            async def send() -> None:
+                for start in range(0, len(content), 70_000):
+                    await client.send_all(memoryview(content)[start : start + 70_000])
+                await client.send_eof()
+
+            nursery.start_soon(send)
+            got = b""
+            while part := await take(1 << 20, 600.0):
+                got += part
+            assert got == content
+            await server.send_all(b"late")
+            assert await client.receive_some(10) == b"late"
+
+    async def test_a_short_receive_after_a_gathered_one(self, setup: Setup) -> None:
+        """Bytes of which fewer come than gathered before are received as soon as they are there."""
+        async with connection(setup) as (client, server):
+            await client.send_all(bytes(1000))
+            await trio.sleep(0.05)
+            assert await server.receive_into(memoryview(bytearray(600)), 600.0) > 0
+            left = 1000 - 600
+            while left:
+                left -= await server.receive_into(memoryview(bytearray(left)), 0.01)
+            await client.send_all(b"x")
+            assert await server.receive_some(10) == b"x"
+            await client.send_all(b"y")
+            assert await server.receive_into(memoryview(bytearray(10))) == 1
+
     async def test_addresses(self, setup: Setup) -> None:
         """Each end's remote address is the other's local one."""
         async with connection(setup) as (client, server):

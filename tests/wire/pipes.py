@@ -43,15 +43,15 @@ class Pipe:
             if len(data) < step:
                 raise Unreachable("the file ended early")
 
-    async def receive_some(self, count_max):
+    async def receive_some(self, count_max, gather_s=0.0):
         assert count_max > 0
         try:
             return bytes(await self._pipe.receive_some(count_max))
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             raise Unreachable("the connection broke") from error
 
-    async def receive_into(self, buffer):
-        data = await self.receive_some(len(buffer))
+    async def receive_into(self, buffer, gather_s=0.0):
+        data = await self.receive_some(len(buffer), gather_s)
         buffer[: len(data)] = data
         return len(data)
 

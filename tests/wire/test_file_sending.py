@@ -1,4 +1,4 @@
-"""What sending files and bytes over real sockets takes of the kernel: pages, segments, buffers."""
+"""What sending files and bytes over real sockets, and receiving them, takes of the kernel: pages, segments, buffers."""
 
 import os
 import socket
@@ -13,7 +13,7 @@ import trio.testing
 from p2pmirror.wire import page_cache
 from p2pmirror.wire.address import Address
 from p2pmirror.wire.file_sending import send_descriptor
-from p2pmirror.wire.tcp import QUICK_BYTES, TcpStream
+from p2pmirror.wire.tcp import GATHERED_BYTES, QUICK_BYTES, TcpStream
 from tests.groups import leave_out
 
 MIB = 1 << 20
@@ -159,6 +159,23 @@ async def test_a_file_is_sent_without_that_limit(file):
         nursery.start_soon(stream.send_file, Opened(file), 0, MIB)
         assert await take(theirs, MIB + 4) == MIB + 4
         assert unsent_max(sock) == 0
+
+
+async def test_many_small_parts_are_one_receive():
+    """Whoever lets bytes gather is woken once for half a MiB that comes in 128 parts, and for what is left at once."""
+    parts = 2 * GATHERED_BYTES // (8 << 10)
+    buffer = memoryview(bytearray(2 * GATHERED_BYTES))
+
+    async with connected() as (stream, theirs, _), trio.open_nursery() as nursery:
+
+        async def send() -> None:
+            for _ in range(parts):
+                await trio.to_thread.run_sync(theirs.sendall, bytes(8 << 10))
+
+        nursery.start_soon(send)
+        assert await stream.receive_into(buffer[:GATHERED_BYTES], 600.0) == GATHERED_BYTES
+        assert await stream.receive_into(buffer[: GATHERED_BYTES - 1], 600.0) == GATHERED_BYTES - 1
+        assert await stream.receive_into(buffer[:10]) == 1
 
 
 async def test_cold_pages_are_read_beside_the_loop(cold):
