@@ -1,6 +1,7 @@
 """A file opened for reading: from the page cache at once, from the disk by a thread."""
 
 import errno
+import mmap
 import os
 from pathlib import Path
 from typing import Final
@@ -123,7 +124,7 @@ async def hash_part(
 
 def _hash_step(descriptor: Descriptor, running: Hasher, offset: int, size: int) -> int:
     end = min(size, offset + HASH_STEP_BYTES)
-    block = memoryview(bytearray(min(READ_BLOCK_BYTES, end - offset)))
+    block = memoryview(mmap.mmap(-1, min(READ_BLOCK_BYTES, end - offset)))  # which the kernel gets back at once
     done = 0
     with descriptor.used() as number:
         while offset + done < end:
