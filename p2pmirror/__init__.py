@@ -19,5 +19,6 @@ A tour, in the order in which one pull meets the rooms:
 8. Nobody has it, or the registry refuses: a 404 in `front.errors`, and containerd goes to the registry by itself.
 
 What containerd then stores is seen by `store.containerd.watch`, and `routing.advertise` tells the holders of its key.
-`node` builds all this and says who runs inside whom; `config` is the only reader of settings; `web` shows what happens.
+`rooms` builds all this, and `node` says who runs inside whom; `config` is the only reader of settings; `web` shows what
+happens.
 """
