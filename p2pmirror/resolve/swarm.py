@@ -251,7 +251,7 @@ class Swarm:
 
     def _meet_followers(self, followers: Iterable[NodeId]) -> None:
         """Ask those whom a peer names, where they are members that we know ourselves."""
-        unknown = set(followers) - self._neighbours.keys()
+        unknown = set(followers) - self._neighbours.keys() - {self._parts.router.node_id}
         if unknown and len(self._neighbours) < NEIGHBOURS_MAX:
             named = [each for each in self._parts.router.members() if each.node_id in unknown]
             near = [each for each in named if self._may_ask(each.zone)]
