@@ -128,6 +128,7 @@ TESTS = (
     "tests/store/test_ocilayout.py",
     "tests/store/test_survey.py",
     "tests/store_cache/test_eviction.py",
+    "tests/store_cache/test_progress.py",
     "tests/store_cache/test_records.py",
     "tests/store_cache/test_shelf.py",
     "tests/store_containerd/test_status.py",
