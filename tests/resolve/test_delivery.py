@@ -81,3 +81,15 @@ def test_memory_is_bounded() -> None:
     """A day of dripping keeps no more samples than ten seconds."""
     delivery, _ = delivered(1, 10_000)
     assert len(delivery._samples) == SAMPLES_MAX
+
+
+def test_who_waits_for_nothing_owes_nothing() -> None:
+    """A wait that has ended ends once: bytes are counted for no second one."""
+    delivery = Delivery()
+    delivery.waits(0.0)
+    delivery.ends_waiting(1.0, 1000)
+    delivery.ends_waiting(9.0, 5000)
+    delivery.waits(9.0)
+    assert delivery.look(9.5, None) == "good"
+    assert not delivery.is_hopeless(9.5)
+    assert delivery.rest_s(1000, 9.5) == inf, "only a second and a half was waited for"
