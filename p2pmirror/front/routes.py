@@ -38,6 +38,7 @@ from p2pmirror.oci import (
     parse_path,
 )
 from p2pmirror.oci.filters import Filters
+from p2pmirror.oci.paths import HARBOR_PING
 from p2pmirror.resolve.protocol import Resolver
 from p2pmirror.resolve.want import Listing, Want
 from p2pmirror.wire.http import Request, Response
@@ -124,6 +125,9 @@ class Front:
             return response
         if request.method not in errors.READS and (request.path == "/v2" or request.path.startswith("/v2/")):
             raise errors.Refused("UNSUPPORTED", "this registry is only read from", status=405)
+        if request.path == HARBOR_PING and request.method in errors.READS:
+            exchange.kind = "base"
+            return Response(200, {"Content-Type": "text/plain; charset=utf-8"}, b"Pong")
         path = parse_path(request.path)
         if isinstance(path, BlobPath):
             exchange.kind, exchange.reference = "blob", path.digest

@@ -17,6 +17,8 @@ from p2pmirror.oci.digest import Digest
 from p2pmirror.oci.errors import Invalid
 from p2pmirror.oci.reference import check_repository, check_tag
 
+# Harbor's own: by it scripts see that a mirror is up, whatever a mirror is made of
+HARBOR_PING: Final = "/api/v2.0/ping"
 # characters: repository, sha512 digest and the words between need 410, percent-encoding of all of them three times that
 PATH_CHARACTERS_MAX: Final = 1_536
 PATHS_REMEMBERED: Final = 2_048  # paths: a rollout asks for some hundreds again and again; at the very most 6 MiB

@@ -12,6 +12,7 @@ from urllib.parse import parse_qs
 from prometheus_client.exposition import choose_encoder
 
 from p2pmirror.errors import BadRequest, MirrorError
+from p2pmirror.oci.paths import HARBOR_PING
 from p2pmirror.web import page
 from p2pmirror.web.facts import Facts
 from p2pmirror.web.finding import Finder
@@ -40,6 +41,7 @@ class Web:
             "/metrics": self._metrics,
             "/livez": self._livez,
             "/readyz": self._readyz,
+            HARBOR_PING: self._ping,
             "/api/v1/status": _of(facts.status),
             "/api/v1/members": _of(lambda: {"members": facts.members()}),
             "/api/v1/transfers": _of(lambda: {"transfers": facts.running()}),
@@ -83,6 +85,9 @@ class Web:
 
     async def _livez(self, request: Request) -> Response:  # noqa: ARG002  # every answer is asked the same way
         return _text(200, "alive\n")
+
+    async def _ping(self, request: Request) -> Response:  # noqa: ARG002  # every answer is asked the same way
+        return _text(200, "Pong")
 
     async def _readyz(self, request: Request) -> Response:
         reasons = list(self._facts.readiness())

@@ -41,6 +41,15 @@ async def test_the_base_says_that_a_registry_is_here(bench, target):
         assert response.headers["Docker-Distribution-Api-Version"] == "registry/2.0"
 
 
+async def test_who_waits_for_a_harbor_is_answered(bench):
+    """Harbor's ping is 200, by which scripts see that their mirror is up; what only looks like it is not here."""
+    for method in ("GET", "HEAD"):
+        response = await bench.ask("/api/v2.0/ping", method)
+        assert (response.status, response.body) == (200, b"Pong")
+    assert (await bench.ask("/api/v2.0/pings")).status == 404
+    assert (await bench.ask("/api/v2.0/ping", "POST")).status == 404
+
+
 @pytest.mark.parametrize(
     ("query", "registry"),
     [

@@ -143,6 +143,8 @@ def test_a_node_that_joins_pulls_its_first_image_without_the_registry(installed:
     installed.install(*WITH_REGISTRY, *shared)
     name = installed.push("first", 4 * MIB)
     pull_by(first, f"http://{first.host.address}:30500", name)
+    for port, target in ((30500, "/v2/"), (30500, "/api/v2.0/ping"), (30880, "/api/v2.0/ping")):
+        assert first.host.request(port, target, address=first.host.address).status == 200
     held_bytes = cached_bytes(first)
     assert held_bytes >= 4 * MIB
     installed.kubectl("-n", NAMESPACE, "rollout", "restart", "statefulset/p2pmirror-cache")

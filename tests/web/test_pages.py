@@ -23,7 +23,7 @@ from p2pmirror.wire.http_head import response_head
 from p2pmirror.wire.identity import NodeId
 from tests.web.setting import DIGEST, REGISTRY_THERE, ROUTER_THERE, THERE, Bench, Recorded
 
-PATHS = ["/", "/metrics", "/livez", "/readyz", "/debug/tasks"] + [
+PATHS = ["/", "/metrics", "/livez", "/readyz", "/api/v2.0/ping", "/debug/tasks"] + [
     f"/api/v1/{name}" for name in ("status", "members", "transfers", "requests", "peers")
 ]
 EVIL = """<script>alert('1')</script><img src=x onerror="alert(2)">&amp;"""
@@ -208,6 +208,7 @@ async def test_livez(bench):
     """The agent is alive whenever it answers, ready or not."""
     bench.reasons = ["not yet"]
     assert (await bench.ask("/livez")).status == 200
+    assert (await bench.ask("/api/v2.0/ping")).status == 200
 
 
 async def test_readyz(bench):
