@@ -151,6 +151,10 @@ class Containerd:
         for digest in self.digests():  # what an interrupted pull left under a lease
             self.ctr("content", "remove", digest)
 
+    def has_half(self) -> bool:
+        """Whether content is on its way in, or was left half-way and has not been collected yet."""
+        return len(self.ctr("content", "active").splitlines()) > 1  # the heading
+
     def _has(self, digest: str) -> bool:
         try:
             content = (self.content / "blobs" / digest.replace(":", "/")).read_bytes()
