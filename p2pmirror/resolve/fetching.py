@@ -9,10 +9,9 @@ from typing import Final
 import trio
 
 from p2pmirror.errors import Unreachable
-from p2pmirror.peers.protocol import Answer
+from p2pmirror.peers.protocol import GATHER_S, Answer
 from p2pmirror.resolve.flight import Flight
 
-GATHER_S: Final = 0.05  # of a piece nobody has anything before it is whole: few turns of the loop for it are enough
 STALL_S: Final = 2.0  # a piece of which nothing comes for so long is asked of somebody else
 PIECE_S: Final = 30.0  # and so is one that drips: 4 MiB at 140 KiB/s
 

@@ -14,6 +14,7 @@ from typing import Final
 import trio
 
 from p2pmirror.errors import NotHere, Unreachable
+from p2pmirror.peers.protocol import GATHER_S
 from p2pmirror.resolve.delivery import SLOW_S, Delivery, State
 from p2pmirror.resolve.metrics import ResolveMetrics
 from p2pmirror.resolve.race import Sources, Won
@@ -24,8 +25,7 @@ from p2pmirror.wire.identity import NodeId
 WATCH_S: Final = 0.5  # between two looks at what a source delivers
 ASK_AGAIN_S: Final = 5.0  # after nobody else was there for a slow source: providers do not come by the second
 SLOW_MAX: Final = 2  # sources left for being slow: when a third one is as slow, it is not the sources
-QUICK_BYTES: Final = 1 << 20  # of a source are taken as they come: somebody waits for the first of them,
-GATHER_S: Final = 0.05  # and later ones many at a time; who takes nothing never gets that far (`wire.tcp`)
+FIRST_BYTES: Final = 1 << 20  # of a source are taken as they come: more than a client that reads nothing lets in
 GIVEN_UP_S: Final = 60.0  # a peer given up is not asked for that digest: containerd, cut, asks for the rest at once
 
 Reopen = Callable[[int, AbstractSet[NodeId]], Awaitable[Won]]
@@ -141,7 +141,7 @@ class Supply:
         """Receive bytes that are wanted; 0 when they were here already."""
         room = buffer[: self._surplus] if self._surplus else buffer[: self.end - self.position]
         self._delivery.waits(trio.current_time())
-        gather_s = GATHER_S if self.position - self._began_at >= QUICK_BYTES else 0.0
+        gather_s = GATHER_S if self.position - self._began_at >= FIRST_BYTES else 0.0
         count = await current.answer.receive_into(self._meter.room(room), gather_s)
         self._meter.took(count)
         self._metrics.took_from(current.provider.zone, self._sources.options.zone, count)
