@@ -182,8 +182,9 @@ def build(config: Config, seams: Seams, content: Content, situation: Situation) 
     intake = Intake(config.download_rate_max)
     client = HttpClient(seams.network, ClientOptions())
     race = RaceOptions(config.mirror_resolve_timeout_s, config.mirror_resolve_retries, config.zone)
-    peers = HttpPeers(client, running.node_id, PeersMetrics(seams.registry), signer=trust.signer(router.binding))
-    sources = Sources(router, peers, Scores(seams.random), race, intake)
+    peers_metrics = PeersMetrics(seams.registry)
+    peers = HttpPeers(client, running.node_id, peers_metrics, signer=trust.signer(router.binding))
+    sources = Sources(router, peers, Scores(seams.random, peers_metrics.banned), race, intake)
     through = Through(
         content.upstream,
         content.cache,

@@ -287,6 +287,7 @@ class WholeNode(SimulatedNode):
         self._random = around.random(f"node {number}")
         self._node: _NodeWithRouter | None = None
         self._running: Running | None = None
+        self._metrics = CollectorRegistry()
 
     @property
     def node_id(self) -> NodeId:
@@ -301,6 +302,10 @@ class WholeNode(SimulatedNode):
         assert self._node.router is not None, "it was never started"
         return self._node.router
 
+    def counted(self, metric: str) -> float:
+        """Return what its present life has counted under this name, without labels; 0 where there is no such."""
+        return self._metrics.get_sample_value(metric) or 0.0
+
     @property
     def page(self) -> Address:
         """The address of its observability port."""
@@ -314,12 +319,13 @@ class WholeNode(SimulatedNode):
     async def _run(self, life: _Life) -> None:
         if self._settings["store"] == f"oci-layout:{LAYOUT}" and self.boots == 1:
             await LayoutWriter(LAYOUT, self.files).prepare()
+        self._metrics = CollectorRegistry()
         seams = Seams(
             self.network,
             self.files,
             self._random,
             hashing_inline,
-            CollectorRegistry(),
+            self._metrics,
             clock_ms=self._clock_ms,
             wall_s=self._wall_s,
             piece_sizes=self._piece_sizes,

@@ -6,7 +6,7 @@ in Randomized Load Balancing, 2001): as good as knowing all of them, without eve
 """
 
 from collections import OrderedDict, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from random import Random
 from statistics import median
@@ -25,6 +25,10 @@ RATES_MAX = 100  # transfers whose median is the usual rate: a few pulls, so tha
 RATED_BYTES_MIN = 256 * 1024  # less tells more about a round trip than about a rate
 
 
+def _tell_nobody(_node_id: NodeId, _digest: Digest, _seconds: float, _why: str) -> None:
+    """Keep a ban to itself."""
+
+
 @dataclass(slots=True)
 class _Peer:
     in_flight: int = 0
@@ -35,15 +39,18 @@ class _Peer:
 class Scores:
     """What one node remembers of the others."""
 
-    def __init__(self, random: Random) -> None:
-        """Draw with `random`."""
+    def __init__(self, random: Random, banned: Callable[[NodeId, Digest, float, str], None] = _tell_nobody) -> None:
+        """Draw with `random`; `banned` is told of each ban: of whom, for what, for how many seconds, and why."""
         self._random = random
+        self._tell = banned
         self._peers: OrderedDict[NodeId, _Peer] = OrderedDict()
         self._bans: OrderedDict[tuple[NodeId, Digest], float] = OrderedDict()
         self._rates: deque[float] = deque(maxlen=RATES_MAX)
 
-    def ban(self, node_id: NodeId, digest: Digest, now: float, seconds: float = BAN_S) -> None:
+    def ban(self, node_id: NodeId, digest: Digest, now: float, why: str, seconds: float = BAN_S) -> None:
         """Do not ask this node for this digest for some seconds; a longer ban is not made shorter."""
+        if not self.banned(node_id, digest, now):
+            self._tell(node_id, digest, seconds, why)
         self._bans[node_id, digest] = max(now + seconds, self._bans.get((node_id, digest), 0.0))
         self._bans.move_to_end((node_id, digest))
         while len(self._bans) > BANS_MAX:

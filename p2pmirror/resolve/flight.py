@@ -170,6 +170,7 @@ class Flight:
         self._forget(index for index in [*self.hashes] if index >= self.have.count)
         self.seq += 1
         self.news = self.seq
+        self.hashed_at = dict.fromkeys(self.hashed_at, self.seq)  # nobody was told before how many pieces there are
         self.opened.set()
         self.changed_pieces()
 

@@ -170,8 +170,8 @@ class Flights:
                 raise self._wrong(flight)
             flight.is_right = True
             flight.ended.set()
-            self._ban(flight, flight.doubters, SIZE_BAN_S)
-            self._ban(flight, flight.apart, BAN_S)
+            self._ban(flight, flight.doubters, "it told a length that the blob does not have", SIZE_BAN_S)
+            self._ban(flight, flight.apart, "it sent a piece that is none of the blob", BAN_S)
             self._parts.router.advertise({key_of(flight.digest): Offer()})
             self._resign(flight)
             flight.changed_pieces()
@@ -213,19 +213,20 @@ class Flights:
         """Ban whoever had a part in it, and say what is wrong."""
         if flight.resumed:
             return Refuted(f"{flight.digest}: what was gone on with has another digest")
+        text = f"{flight.digest}: the bytes that came have another digest"
         culprits = {*flight.streamed, *flight.claimed_by.values()}
-        self._ban(flight, culprits, BAN_S)
+        self._ban(flight, culprits, text, BAN_S)
         if not culprits and flight.size_by is not None:
-            self._ban(flight, [flight.size_by], SIZE_BAN_S)
+            self._ban(flight, [flight.size_by], text, SIZE_BAN_S)
         if flight.used or not flight.is_from_registry:
             self._metrics.wrong_digests.inc()
-            return Refuted(f"{flight.digest}: the bytes that came have another digest")
+            return Refuted(text)
         self._metrics.upstream_wrong_digests.inc()
         return UpstreamRefused(f"{flight.digest}: the registry's bytes have another digest", status=502)
 
-    def _ban(self, flight: Flight, node_ids: Iterable[NodeId], seconds: float) -> None:
+    def _ban(self, flight: Flight, node_ids: Iterable[NodeId], why: str, seconds: float) -> None:
         for node_id in node_ids:
-            self._parts.scores.ban(node_id, flight.digest, trio.current_time(), seconds)
+            self._parts.scores.ban(node_id, flight.digest, trio.current_time(), why, seconds)
 
     def _fail(self, flight: Flight, error: MirrorError) -> None:
         if flight.failed is None:

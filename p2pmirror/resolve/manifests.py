@@ -65,8 +65,8 @@ class Manifests:
         left.add(won.provider.node_id)
         try:
             found = await _read(digest, won)
-        except PeerMisbehaved:
-            self.sources.misbehaved(won.provider, digest)
+        except PeerMisbehaved as error:
+            self.sources.misbehaved(won.provider, digest, error)
             return None
         except Unreachable:
             self.sources.broke(won.provider)
@@ -89,8 +89,8 @@ class Manifests:
         try:
             _check_size(answer)
             return await _read(digest, Won(provider, answer))
-        except PeerMisbehaved:
-            sources.misbehaved(provider, digest)
+        except PeerMisbehaved as error:
+            sources.misbehaved(provider, digest, error)
             raise
         except Unreachable:
             sources.broke(provider)

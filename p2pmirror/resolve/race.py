@@ -105,9 +105,9 @@ class Sources:
             self.broke(provider)
             raise
 
-    def misbehaved(self, provider: Provider, digest: Digest) -> None:
+    def misbehaved(self, provider: Provider, digest: Digest, why: PeerMisbehaved) -> None:
         """Ban a provider for a digest: it sent what no honest peer sends."""
-        self.scores.ban(provider.node_id, digest, trio.current_time())
+        self.scores.ban(provider.node_id, digest, trio.current_time(), str(why))
 
     def broke(self, provider: Provider) -> None:
         """Take note that a provider did not answer or stopped, and have whoever named it look at it."""
@@ -242,8 +242,8 @@ class _Race:
         except Unreachable:
             self._sources.broke(provider)
             self._plan.failed(provider)
-        except PeerMisbehaved:
-            self._sources.misbehaved(provider, self._digest)
+        except PeerMisbehaved as error:
+            self._sources.misbehaved(provider, self._digest, error)
             self._plan.failed(provider)
         else:
             if self.won is None:

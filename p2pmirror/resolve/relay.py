@@ -138,9 +138,10 @@ class Relay:
         if self.content.digest.matches(hasher):
             return
         self._metrics.wrong_digests.inc()
+        error = PeerMisbehaved(f"{self.content.digest}: the bytes that came have another digest")
         for provider in self._supply.used:
-            self._sources.misbehaved(provider, self.content.digest)
-        raise PeerMisbehaved(f"{self.content.digest}: the bytes that came have another digest")
+            self._sources.misbehaved(provider, self.content.digest, error)
+        raise error
 
 
 def _grown(data: memoryview, taken: int) -> bytearray:

@@ -60,7 +60,7 @@ async def piece_map(flight: Flight, own: NodeId, asker: NodeId, *, since: int, w
         raise NotHere(f"{flight.digest} does not arrive any more: {flight.failed}")
     is_open = flight.incoming is not None
     followers = [each for each in flight.follows_now(trio.current_time()) if each != asker]
-    hashes = {index: flight.hashes[index] for index, at in flight.hashed_at.items() if at > since}
+    hashes = {index: flight.hashes[index] for index, at in flight.hashed_at.items() if at > since and is_open}
     return PieceMap(
         flight.seq,
         flight.size if is_open else None,

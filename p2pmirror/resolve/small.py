@@ -49,9 +49,9 @@ async def _read(won: Won, digest: Digest, sources: Sources, metrics: ResolveMetr
     """Read and close an answer; None when it is not the content, or broke, which its peer is remembered for."""
     try:
         data = await read_verified(won.answer, digest)
-    except PeerMisbehaved:
+    except PeerMisbehaved as error:
         metrics.wrong_digests.inc()
-        sources.misbehaved(won.provider, digest)
+        sources.misbehaved(won.provider, digest, error)
         return None
     except Unreachable:
         sources.broke(won.provider)

@@ -165,11 +165,12 @@ class Steering:
             return
         is_banned = scores.banned(teller, flight.digest, now)
         if flight.doubters or (is_banned and not flight.arrived):
-            if teller not in flight.doubters:
-                scores.ban(teller, flight.digest, now, SIZE_BAN_S)
-            raise Refuted(
+            error = Refuted(
                 f"{flight.digest}: nothing comes, and a peer's word that it has {flight.size} bytes is doubted"
             )
+            if teller not in flight.doubters:
+                scores.ban(teller, flight.digest, now, str(error), SIZE_BAN_S)
+            raise error
 
     async def _open_as_told(self) -> None:
         flight, swarm = self._flight, self._swarm
@@ -182,8 +183,9 @@ class Steering:
             if teller is None or flight.too_large == size:
                 raise
             flight.too_large = size
-            self._parts.scores.ban(teller, flight.digest, trio.current_time(), SIZE_BAN_S)
-            raise Refuted(f"{flight.digest} has {size} bytes, a peer says, for which there is no room") from None
+            refuted = Refuted(f"{flight.digest} has {size} bytes, a peer says, for which there is no room")
+            self._parts.scores.ban(teller, flight.digest, trio.current_time(), str(refuted), SIZE_BAN_S)
+            raise refuted from None
 
     async def _open(self, size: int, by: NodeId | None) -> None:
         """Make room, once; `by` told the length, None: a registry.
@@ -212,7 +214,7 @@ class Steering:
             return flight.disputed(by, size)
         if flight.size_by is None:
             return Unreachable(text)
-        self._parts.scores.ban(flight.size_by, flight.digest, trio.current_time(), SIZE_BAN_S)
+        self._parts.scores.ban(flight.size_by, flight.digest, trio.current_time(), text, SIZE_BAN_S)
         return Refuted(text)
 
     def _say(self) -> None:

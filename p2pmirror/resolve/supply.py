@@ -200,8 +200,9 @@ class Supply:
             self._sources.broke(provider)
             self._drop_current()
             if self._next is None:
-                self._sources.scores.ban(provider.node_id, self._content.digest, trio.current_time(), GIVEN_UP_S)
-                raise Unreachable(f"next to nothing came at byte {self.position} of {self._content.size}")
+                why = f"next to nothing came at byte {self.position} of {self._content.size}"
+                self._sources.scores.ban(provider.node_id, self._content.digest, trio.current_time(), why, GIVEN_UP_S)
+                raise Unreachable(why)
         found, self._next = self._next, None
         if found is not None:
             self._take(found, self._next_at)

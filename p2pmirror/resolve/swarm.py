@@ -138,8 +138,8 @@ class Swarm:
             await work(neighbour)
         except NotHere:
             pass  # its flight has ended
-        except PeerMisbehaved:
-            self._parts.scores.ban(neighbour.node_id, digest, now())
+        except PeerMisbehaved as error:
+            self._parts.scores.ban(neighbour.node_id, digest, now(), str(error))
             self._disbelieve(neighbour.node_id)
         except Unreachable:
             self._parts.scores.failed(neighbour.node_id, now())
@@ -158,7 +158,8 @@ class Swarm:
             self._refute(claimant)
 
     def _refute(self, claimant: NodeId) -> None:
-        self._parts.scores.ban(claimant, self._flight.digest, trio.current_time(), DOUBT_BAN_S)
+        why = "what it claims of a piece is not what others send"
+        self._parts.scores.ban(claimant, self._flight.digest, trio.current_time(), why, DOUBT_BAN_S)
         if claimant in self._neighbours:
             self._neighbours[claimant].scope.cancel()
         self._disbelieve(claimant)

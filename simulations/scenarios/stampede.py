@@ -17,6 +17,7 @@ import trio
 from p2pmirror.errors import Unreachable
 from p2pmirror.oci import Digest, mediatype
 from p2pmirror.resolve.flight import PieceSizes
+from p2pmirror.store.memoryfiles import MemoryFiles
 from p2pmirror.wire.address import Address
 from p2pmirror.wire.http_client import ClientOptions, HttpClient
 from simulations import efficiency
@@ -47,6 +48,7 @@ class StampedeParameters:
     answer_s: float = parameter(
         0.05, "seconds that the registry takes to answer for a tag or a manifest", low=0, high=9
     )
+    room_s: float = parameter(0.0, "seconds that a disk takes to make room for a layer, at most", low=0, high=9)
 
 
 @scenario(
@@ -108,8 +110,15 @@ class Stampede:
         sizes = PieceSizes(parameters.piece_bytes, 2 * parameters.piece_bytes)
         for number in range(self.sim.nodes):
             settings = self.settings(number, host_of(number))
+            files = MemoryFiles()
+            files.room_s = partial(self.sim.random("disks").uniform, 0.0, parameters.room_s)
             node = await self.sim.add_node(
-                start=False, cache_dir=CACHE, registries=self.registry.settings, piece_sizes=sizes, **settings
+                start=False,
+                files=files,
+                cache_dir=CACHE,
+                registries=self.registry.settings,
+                piece_sizes=sizes,
+                **settings,
             )
             self.sim.world.set_rates(node.network, upload_rate=self._rate, download_rate=self._rate)
             await node.start()
@@ -189,6 +198,7 @@ class ImageStampede(Stampede):
     def __init__(self, sim: Simulation, parameters: StampedeParameters) -> None:
         super().__init__(sim, parameters)
         self.registry.answer_s = parameters.answer_s
+        self.trusted = sim.checks.declare("nobody is banned")
 
     async def stand(self) -> None:
         """Let the registry have the manifest too."""
@@ -211,6 +221,8 @@ class ImageStampede(Stampede):
 
     def figures(self, pulling: int) -> dict[str, Figure]:
         """Return how often the registry was asked for what, too."""
+        bans = {node.number: node.counted("p2pmirror_peers_bans_total") for node in self.nodes}
+        self.trusted.holds(not any(bans.values()), f"all are honest, and nodes banned others so often: {bans}")
         asked = self.registry.asked
         return super().figures(pulling) | {"upstream_tags": asked["tag"], "upstream_manifests": asked["manifest"]}
 

@@ -25,7 +25,7 @@ def share(scores: Scores, candidates: list[tuple[NodeId, bool]], now: float = 0.
 
 def test_a_ban_holds_for_one_digest_and_ends(scores: Scores) -> None:
     """Who lied about one blob is not asked for it for a while, and is asked for others."""
-    scores.ban(A, ONE, 0.0)
+    scores.ban(A, ONE, 0.0, "it lied")
     assert scores.banned(A, ONE, BAN_S - 1)
     assert not scores.banned(A, OTHER, 1.0)
     assert not scores.banned(B, ONE, 1.0)
@@ -37,7 +37,7 @@ def test_bans_are_bounded(scores: Scores, monkeypatch: pytest.MonkeyPatch) -> No
     """A flood of liars pushes out the oldest bans, not the agent's memory."""
     monkeypatch.setattr(module, "BANS_MAX", 3)
     for number in range(5):
-        scores.ban(NodeId(bytes([number]) * 20), ONE, 0.0)
+        scores.ban(NodeId(bytes([number]) * 20), ONE, 0.0, "it lied")
     assert [scores.banned(NodeId(bytes([number]) * 20), ONE, 1.0) for number in range(5)] == [
         False,
         False,
@@ -119,8 +119,19 @@ def test_what_is_usual_is_the_median_of_large_transfers(scores: Scores) -> None:
 
 def test_a_short_ban_does_not_end_a_long_one(scores: Scores) -> None:
     """A peer that lied stays banned when it is given up for a moment later."""
-    scores.ban(A, ONE, 0.0)
-    scores.ban(A, ONE, 1.0, 5.0)
+    scores.ban(A, ONE, 0.0, "it lied")
+    scores.ban(A, ONE, 1.0, "it is slow", 5.0)
     assert scores.banned(A, ONE, BAN_S - 1)
-    scores.ban(B, ONE, 0.0, 5.0)
+    scores.ban(B, ONE, 0.0, "it is slow", 5.0)
     assert not scores.banned(B, ONE, 5.0)
+
+
+def test_a_ban_is_told_once() -> None:
+    """Whoever listens hears whom it concerns, for what, how long and why; not again while it lasts."""
+    told: list[tuple[NodeId, Digest, float, str]] = []
+    scores = Scores(Random(1), lambda *ban: told.append(ban))
+    scores.ban(A, ONE, 0.0, "it lied")
+    scores.ban(A, ONE, 1.0, "it is slow", 5.0)
+    assert told == [(A, ONE, BAN_S, "it lied")]
+    scores.ban(A, ONE, BAN_S, "it lied again")
+    assert told[1:] == [(A, ONE, BAN_S, "it lied again")]

@@ -34,8 +34,8 @@ class Disk:
     """Names, contents and faults; `MemoryFiles` is its seam.
 
     `bytes_free`: None is without end. `read_only`: nothing can be changed. `unreadable`: paths that cannot be opened.
-    `put`, `get` and `remove` act as another program would, at once, and what they do is on the disk. `wall_s`: the time
-    of day, by which changes are stamped; None: they are numbered.
+    `put`, `get` and `remove` act as another program would, at once, and what they do is on the disk. `room_s`: how long
+    it takes to make room for a file. `wall_s`: the time of day, by which changes are stamped; None: they are numbered.
     """
 
     def __init__(self, *, bytes_free: int | None = None, wall_s: Callable[[], float] | None = None) -> None:
@@ -43,6 +43,7 @@ class Disk:
         self.wall_s = wall_s
         self.bytes_free = bytes_free
         self.read_only = False
+        self.room_s: Callable[[], float] = lambda: 0.0
         self.unreadable: set[Path] = set()
         self.entries: dict[Path, Content] = {}
         self._durable: dict[Path, Content] = {}

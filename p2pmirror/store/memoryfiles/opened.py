@@ -93,6 +93,7 @@ class MemoryWriter:
     async def preallocate(self, size: int) -> None:
         """Make sure of room for `size` bytes."""
         await self._changing()
+        await trio.sleep(self._disk.room_s())
         self._grow(size)
 
     async def write_at(self, offset: int, data: bytes | bytearray | memoryview, hasher: Hasher | None = None) -> None:
