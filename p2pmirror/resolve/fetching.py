@@ -9,11 +9,12 @@ from typing import Final
 import trio
 
 from p2pmirror.errors import Unreachable
-from p2pmirror.peers.protocol import GATHER_S, Answer
+from p2pmirror.peers.protocol import Answer
 from p2pmirror.resolve.flight import Flight
 
 STALL_S: Final = 2.0  # a piece of which nothing comes for so long is asked of somebody else
 PIECE_S: Final = 30.0  # and so is one that drips: 4 MiB at 140 KiB/s
+GATHER_S: Final = 0.25  # for many bytes at a time: nobody reads a piece before it is whole, and several share a link
 
 
 class Fetching:
