@@ -6,13 +6,12 @@ byte once and the peers' links the rest; whoever cannot, or says that he has tri
 DESIGN.md section 4, "Spreading from a scarce source".
 """
 
+from collections.abc import Callable
 from functools import partial
 
 from p2pmirror.oci import Digest
 from p2pmirror.peers.protocol import Follow
 from p2pmirror.wire.identity import NodeId
-from p2pmirror.wire.network import File
-from p2pmirror.wire.watched_file import WatchedFile
 
 
 class Giving:
@@ -22,17 +21,16 @@ class Giving:
         """Nobody is."""
         self._given: dict[Digest, dict[NodeId, int]] = {}
 
-    def begin(self, digest: Digest, to: NodeId, file: File) -> File:
-        """Return the file to send from; closing it ends the giving. Raises `Follow` when another peer is given it."""
+    def begin(self, digest: Digest, to: NodeId) -> Callable[[], None]:
+        """Return what is to be called once that response has ended. Raises `Follow` when another peer is given it."""
         given = self._given.setdefault(digest, {})
         for other in given:
             if other != to:
                 raise Follow(f"{digest} is being given to another node", other)
         given[to] = given.get(to, 0) + 1
-        return WatchedFile(file, partial(self.end, digest, to))
+        return partial(self._end, digest, to)
 
-    def end(self, digest: Digest, to: NodeId) -> None:
-        """Take note that one response to a peer has ended."""
+    def _end(self, digest: Digest, to: NodeId) -> None:
         given = self._given[digest]
         given[to] -= 1
         if not given[to]:

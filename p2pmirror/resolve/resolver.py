@@ -4,7 +4,7 @@ Laws: what is held is answered without asking anybody; a peer that asks is answe
 an answer is given only when its source has answered and its length is known.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import trio
 
@@ -28,6 +28,7 @@ from p2pmirror.resolve.turns import Turns
 from p2pmirror.resolve.want import Arriving, Content, Found, Held, Listing, Trail, Want
 from p2pmirror.store.protocol import Blob, Store
 from p2pmirror.wire.identity import NodeId
+from p2pmirror.wire.watched_file import WatchedFile
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +151,9 @@ class MirrorResolver:
         flight = self._flights.get(digest) if self._flights is not None and want.kind == "blob" else None
         if flight is None:
             raise NotHere(f"{digest} is not held here")
-        return self._blobs.for_peer(want, flight, trail)
+        found = self._blobs.for_peer(want, flight, trail)
+        peer = self._only_to(want, found.content.size)
+        return found if peer is None else replace(found, close=self._giving.begin(digest, peer))
 
     async def _document(self, want: Want, digest: Digest, trail: Trail) -> Found:
         """Find a manifest elsewhere."""
@@ -173,14 +176,19 @@ class MirrorResolver:
 
     def _given(self, want: Want, blob: Blob) -> Blob:
         """Return a held blob for whoever asks; a large one for one peer at a time. Raises `Follow`."""
-        is_large = self._flights is not None and blob.info.size >= self._flights.sizes.whole_below_bytes
-        if want.from_peer is not None and want.follows and is_large and not want.head:
+        peer = self._only_to(want, blob.info.size)
+        if peer is not None:
             try:
-                blob.file = self._giving.begin(blob.info.digest, want.from_peer, blob.file)
+                blob.file = WatchedFile(blob.file, self._giving.begin(blob.info.digest, peer))
             except BaseException:
                 blob.file.close()
                 raise
         return blob
+
+    def _only_to(self, want: Want, size: int) -> NodeId | None:
+        """Return the peer to whom alone a blob goes now: it is large, and others can follow him. None: it is no such."""
+        is_large = self._flights is not None and size >= self._flights.sizes.whole_below_bytes
+        return want.from_peer if want.follows and is_large and not want.head else None
 
 
 async def _held(want: Want, blob: Blob) -> Held:

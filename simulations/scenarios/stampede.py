@@ -39,7 +39,8 @@ OWN = Address("127.0.0.1", REGISTRY_PORT)  # each node's own agent
 class StampedeParameters:
     """What a stampede lets one choose. Sizes are scaled down; what counts is pieces, and seconds a piece."""
 
-    layers: int = parameter(1, "layers that every node pulls, all at once", low=1, high=16)
+    layers: int = parameter(1, "layers that every node pulls", low=1, high=16)
+    at_once: int = parameter(16, "layers that a node pulls at the same time; containerd takes three", low=1, high=16)
     pieces: int = parameter(64, "pieces of each layer", low=1, high=4096)
     piece_bytes: int = parameter(256 << 10, "bytes of a piece", low=4096, high=4 << 20)
     piece_s: float = parameter(0.336, "seconds that a node's link takes for a piece", low=0.001, high=100)
@@ -141,9 +142,15 @@ class Stampede:
         await trio.sleep(delay_s)
         began = self.sim.now
         await self.begin(node)
+        room = trio.CapacityLimiter(self._parameters.at_once)
+
+        async def pull_in_turn(layer: Digest) -> None:
+            async with room:
+                await self.pull_one(node, layer)
+
         async with trio.open_nursery() as nursery:
             for layer in self.layers:
-                nursery.start_soon(self.pull_one, node, layer)
+                nursery.start_soon(pull_in_turn, layer)
         self.seconds.append(self.sim.now - began)
 
     async def begin(self, node: WholeNode) -> None:

@@ -16,8 +16,9 @@ import trio
 from p2pmirror.errors import MirrorError
 from p2pmirror.oci import Digest
 from p2pmirror.peers.piecemap import Bitmap, PieceMap
+from p2pmirror.peers.protocol import Follow
 from p2pmirror.resolve.flight import PieceSizes
-from p2pmirror.resolve.want import Arriving, Held
+from p2pmirror.resolve.want import Arriving, Found, Held, Trail, Want
 from p2pmirror.routing.protocol import Offer, Provider, key_of
 from p2pmirror.store.cache import CacheOptions, CacheStore
 from p2pmirror.store.memoryfiles import MemoryFiles
@@ -102,6 +103,25 @@ def leader(**told: Any) -> Script:
 
 def banned(world: World, number: int) -> bool:
     return world.scores.banned(node(number), DIGEST, trio.current_time())
+
+
+async def test_what_has_just_come_is_given_to_one_peer_at_a_time(autojump_clock: Any) -> None:
+    """Before it is kept as after: who is second follows the first, and has it from here once that one has."""
+    async with node_among({1: leader()}) as world:
+        assert await pulled(world) == 1
+        assert world.flights is not None
+        assert world.flights.all(), "it lingers, and is not in the cache yet"
+
+        async def asked_by(number: int) -> Found:
+            want = Want("blob", REGISTRY, REPOSITORY, DIGEST, from_peer=node(number), follows=True)
+            return await world.resolver.find(want, Trail())
+
+        first = await asked_by(2)
+        with pytest.raises(Follow) as told:
+            await asked_by(3)
+        assert told.value.leader == node(2)
+        first.close()  # type: ignore[union-attr]
+        (await asked_by(3)).close()  # type: ignore[union-attr]
 
 
 async def test_pieces_of_a_leader_and_of_others_make_a_blob(autojump_clock: Any) -> None:
