@@ -186,7 +186,7 @@ class MirrorResolver:
         return blob
 
     def _only_to(self, want: Want, size: int) -> NodeId | None:
-        """Return the peer to whom alone a large blob goes now, since others can follow him; None: it is no such case."""
+        """Return the peer to whom alone a large blob goes now, since others can follow him; None: it is none."""
         is_large = self._flights is not None and size >= self._flights.sizes.whole_below_bytes
         return want.from_peer if want.follows and is_large and not want.head else None
 
