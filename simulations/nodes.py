@@ -303,8 +303,11 @@ class WholeNode(SimulatedNode):
         return self._node.router
 
     def counted(self, metric: str) -> float:
-        """Return what its present life has counted under this name, without labels; 0 where there is no such."""
-        return self._metrics.get_sample_value(metric) or 0.0
+        """Return what its present life has counted under this name, without labels. Raises `KeyError`: no such."""
+        value = self._metrics.get_sample_value(metric)
+        if value is None:
+            raise KeyError(metric)
+        return value
 
     @property
     def page(self) -> Address:

@@ -14,7 +14,7 @@ from p2pmirror.resolve.flight import Flight
 
 STALL_S: Final = 2.0  # a piece of which nothing comes for so long is asked of somebody else
 PIECE_S: Final = 30.0  # and so is one that drips: 4 MiB at 140 KiB/s
-GATHER_S: Final = 0.25  # for many bytes at a time: nobody reads a piece before it is whole, and several share a link
+PIECE_GATHER_S: Final = 0.25  # for much at a time: nobody reads a piece before it is whole; several share a link
 
 
 class Fetching:
@@ -40,7 +40,7 @@ async def receive(answer: Answer, room: memoryview, deadline: float) -> int:
     """Receive some bytes, many at a time, at least one. Raises `Unreachable`, after `deadline` too."""
     got = 0
     with trio.move_on_at(min(deadline, trio.current_time() + STALL_S)):
-        got = await answer.receive_into(room, GATHER_S)
+        got = await answer.receive_into(room, PIECE_GATHER_S)
     if not got:
         raise Unreachable("a piece ended early, or nothing of it comes")
     return got
