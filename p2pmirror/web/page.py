@@ -9,6 +9,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import ROUND_HALF_UP, Decimal
 from functools import partial
 from html import escape
 from importlib.resources import files
@@ -189,14 +190,19 @@ def _bytes(value: float) -> str:
     size, unit = float(value), 0
     while size >= 1024 and unit < len(_UNITS) - 1:
         size, unit = size / 1024, unit + 1
-    return f"{size:.1f} {_UNITS[unit]}" if unit else f"{int(size)} {_UNITS[0]}"
+    return f"{_fixed(size, 1)} {_UNITS[unit]}" if unit else f"{int(size)} {_UNITS[0]}"
+
+
+def _fixed(value: float, digits: int) -> str:
+    """Return a number as `toFixed` of the script writes it: what is half-way is rounded up, 44.25 to 44.3."""
+    return f"{Decimal(value).quantize(Decimal(1).scaleb(-digits), ROUND_HALF_UP)}"
 
 
 def _duration(value: float, *, whole: bool) -> str:
     if value < 1 and not whole:
-        return f"{value * 1000:.1f} ms"
+        return f"{_fixed(value * 1000, 1)} ms"
     if value < 120:
-        return f"{value:.{0 if whole else 1}f} s"
+        return f"{_fixed(value, 0 if whole else 1)} s"
     if value < 7200:
         return f"{int(value / 60)} min"
     return f"{int(value / 3600)} h" if value < 172_800 else f"{int(value / 86_400)} days"
@@ -206,7 +212,7 @@ def _duration(value: float, *, whole: bool) -> str:
 _FORMS: Final[Mapping[str, Callable[[float], str]]] = {
     "bytes": _bytes,
     "rate": lambda value: f"{_bytes(value)}/s",
-    "ratio": lambda value: f"{int(value * 1000) / 10:.1f} %",
+    "ratio": lambda value: f"{_fixed(int(value * 1000) / 10, 1)} %",
     "bar": lambda value: f"{int(value * 100)} %",
     "seconds": partial(_duration, whole=False),
     "long": partial(_duration, whole=True),

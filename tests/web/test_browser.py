@@ -13,7 +13,7 @@ import trio
 from p2pmirror.oci import TagName
 from p2pmirror.store.hostfiles import HostFiles
 from p2pmirror.store.ocilayout import LayoutWriter
-from p2pmirror.web.page import MEMBERS_MAX, summary
+from p2pmirror.web.page import MEMBERS_MAX, shown, summary
 from tests.lab.process import wait_until
 from tests.web.agents import image_in, started
 from tests.web.chromium import browsing
@@ -102,6 +102,16 @@ def test_the_script_shows_what_the_agent_wrote(cluster, browser):
         page.until("document.querySelector('tbody').rows.length === 2")
         assert timeless(page.text()) == timeless(before)
         assert page.complaints == []
+
+
+def test_the_script_rounds_as_the_agent_does(cluster, browser):
+    """A value half-way between two is written alike by both, whatever it is a number of."""
+    values = [0, 1, 0.00005, 0.04425, 0.5, 0.12345, 0.25, 2.5, 3.25, 119.95, 1280, 1331, 1_310_720, 2**40 + 1]
+    with browser.page() as page:
+        page.open(f"{cluster.full.page}/")
+        for form in ("bytes", "rate", "ratio", "bar", "seconds", "long", "ago"):
+            said = page.evaluate(f"{json.dumps(values)}.map((value) => shown(value, {json.dumps(form)}))")
+            assert said == [shown(value, form) for value in values]
 
 
 def test_the_script_sums_members_up_as_the_agent_does(cluster, browser):
