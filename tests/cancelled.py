@@ -90,6 +90,7 @@ CANCELLED: Final[dict[str, tuple[str, ...]]] = {
         "resolve.through.Through: pass_on passed",
     ),
     "tests/resolve/test_course.py::test_cancelled_at_the_border": ("resolve.course.BlobCourse: across",),
+    "tests/resolve/test_course.py::test_cancelled_where_nobody_gives_it": ("resolve.race.Sources: told",),
     "tests/store_cache/test_scratch.py::test_cancelled_anywhere": (
         "store.cache.scratch.FirstWithRoom: receive resumes_at",
         "store.cache.scratch.Scratch: receive resumes_at",

@@ -127,5 +127,6 @@ def _piece(digest: Digest, piece: Piece) -> Response:
 
     headers = headers_of(Content(digest, piece.size, None))
     headers["Content-Range"] = content_range(Span(piece.offset, piece.count), piece.size)
-    headers[PIECE_HEADER] = piece.piece_hash.hex()
+    if piece.piece_hash is not None:
+        headers[PIECE_HEADER] = piece.piece_hash.hex()
     return Response(206, headers, PumpBody(piece.count, pump, close))

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from collections.abc import Set as AbstractSet
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from hashlib import sha256
 from typing import Final
@@ -140,7 +140,9 @@ class BlobCourse:
         leaders = () if grant.leader is None else (grant.leader,)
         if self._followable(leaders, company) or any(each.node_id in company for each in leaders):
             return await self._followed_from_here(leaders, known, company)
-        return Step(Stream(self._from_registry, is_registry=True), known) if grant.leads else await self._alone(known)
+        if grant.leads:
+            return Step(Stream(self._from_registry, is_registry=True), known)
+        return await self._alone(known, frozenset(each.node_id for each in grant.providers if each.complete))
 
     async def _followed_from_here(
         self, leaders: tuple[Provider, ...], parts: tuple[Provider, ...], company: AbstractSet[NodeId]
@@ -184,24 +186,27 @@ class BlobCourse:
         if count > 0:
             self._followed[provider.node_id] = count
 
-    async def _alone(self, known: tuple[Provider, ...]) -> Step:
-        """Go to the registry without a lease: who has it, or leads, does not give it to this node, and perhaps to none.
+    async def _alone(self, known: tuple[Provider, ...], holders: AbstractSet[NodeId]) -> Step:
+        """Go to the registry without a lease: `holders`, or who leads, do not give it to this node, perhaps to none.
 
         Others may be as badly off at the same moment: each looks once more after a while of its own, so that the first
-        one leads the others.
+        one leads the others. It asks none of these then: one that lets it wait would make old what it has seen.
         """
         assert self._from_registry is not None
-        for wait_s in (0.0, _share_of(self._sources.router.node_id, self._digest) * ALONE_S):
-            await trio.sleep(wait_s)
-            try:
-                return Step(self.stream(await self._first(0)))
-            except OnlyParts as error:
-                known = error.providers
-            except NotHere:
-                continue
-        fresh = self._followable(tuple(each for each in known if each.leading), frozenset())
+        try:
+            return Step(self.stream(await self._first(0)))
+        except OnlyParts as error:
+            known = error.providers
+        except NotHere:
+            pass
+        await trio.sleep(_share_of(self._sources.router.node_id, self._digest) * ALONE_S)
+        told = await self._sources.told(self._digest)
+        fresh = self._followable(tuple(each for each in (*told, *known) if each.leading), frozenset())
         if fresh:
             return Step(None, (*fresh, *known))
+        if any(each.complete and each.node_id not in holders for each in told):
+            with suppress(NotHere):
+                return Step(self.stream(await self.again(0, holders)))
         return Step(Stream(self._from_registry, is_registry=True), known)
 
     def _followable(self, providers: tuple[Provider, ...], company: AbstractSet[NodeId]) -> tuple[Provider, ...]:

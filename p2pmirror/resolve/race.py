@@ -88,6 +88,11 @@ class Sources:
             raise NotHere(f"no peer has {digest}")
         return race.won
 
+    async def told(self, digest: Digest) -> tuple[Provider, ...]:
+        """Return who is told to have it, or parts of it, without asking any of them. Cancellation: nothing is left."""
+        async with self.router.find(key_of(digest)) as providers:
+            return tuple([each async for each in providers if isinstance(each, Provider)])
+
     async def waited_for(self, provider: Provider, question: Question) -> Answer:
         """Ask one peer a question that waits; silence beyond that breaks with it. Raises as `Peers.ask`.
 

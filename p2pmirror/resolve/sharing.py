@@ -41,7 +41,7 @@ class Piece:
     offset: int
     count: int
     size: int
-    piece_hash: bytes
+    piece_hash: bytes | None  # None: somebody else claims it, as maps say
     ended: Callable[[bool], None]
 
 
@@ -154,12 +154,13 @@ async def _give(flight: Flight, book: Spreading, index: int, asker: NodeId, lost
 
     try:
         with trio.CancelScope(shield=True):  # a hash and an open file, some milliseconds
-            piece_hash = await hash_of(flight, index)
+            own_hash = await hash_of(flight, index)
             file = await flight.incoming.reader()
     except Unreachable:
         ended(False)  # noqa: FBT003
         raise NotHere(f"{flight.digest} has ended") from None
-    return Piece(file, offset, count, flight.size, piece_hash, ended)
+    is_own = flight.is_right or index not in flight.claimed_by
+    return Piece(file, offset, count, flight.size, own_hash if is_own else None, ended)
 
 
 async def hash_of(flight: Flight, index: int) -> bytes:

@@ -241,12 +241,10 @@ class Swarm:
             (neighbour.differs.discard if flight.hashes.get(index) == piece_hash else neighbour.differs.add)(index)
 
     def _take_claims_of(self, claimant: NodeId, teller: Neighbour, hashes: dict[int, bytes]) -> NodeId | None:
-        """Take somebody's claims in; where he is banned they are those of whoever tells. Return whose they are now."""
+        """Take somebody's claims in, whoever passes them on; return him, None: what he claims is known to be wrong."""
         flight = self._flight
         if claimant == self._parts.router.node_id or claimant in flight.refuted:
             return None
-        if self._parts.scores.banned(claimant, flight.digest, trio.current_time()):
-            claimant = teller.node_id
         flight.learn(claimant, hashes, stands_against(teller.node_id, self._neighbours))
         return claimant
 

@@ -1,4 +1,4 @@
-"""Where a blob comes from when nodes are in zones: over a border by one node of the zone, which the others follow."""
+"""Where a blob comes from: over a border by one node of a zone, which the others follow, and where nobody gives it."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from prometheus_client import CollectorRegistry
 
 from p2pmirror.oci import Digest
 from p2pmirror.peers.scores import Scores
-from p2pmirror.resolve.course import BlobCourse
+from p2pmirror.resolve.course import ALONE_S, BlobCourse
 from p2pmirror.resolve.flight import Flight
 from p2pmirror.resolve.metrics import ResolveMetrics
-from p2pmirror.resolve.race import RaceOptions, Sources
+from p2pmirror.resolve.race import HEAD_S, RaceOptions, Sources
 from p2pmirror.resolve.steering import Step
 from p2pmirror.resolve.want import Trail, Want
 from p2pmirror.routing.memory import MemoryRouters
@@ -30,17 +30,20 @@ BORDER = border_key_of(DIGEST, "b")
 class Border:
     """Node 9 of zone b, which wants a blob; the others are nodes of zones, as a test says."""
 
-    def __init__(self, zones: dict[int, str]) -> None:
+    def __init__(
+        self, zones: dict[int, str], *, mute: frozenset[int] = frozenset(), has_registry: bool = False
+    ) -> None:
         self.routers = MemoryRouters()
         self.others = {
             number: self.routers.router(node(number), address(number), zone) for number, zone in zones.items()
         }
         self.router = self.routers.router(node(9), address(9), "b")
-        self.peers = ScriptedPeers({number: Script(DATA) for number in zones})
+        self.peers = ScriptedPeers({each: Script(DATA, head_s=60 if each in mute else 0.0) for each in zones})
         sources = Sources(self.router, self.peers, Scores(Random(1)), RaceOptions(zone="b"))
         want = Want("blob", "registry.example", "app", DIGEST)
         metrics = ResolveMetrics(CollectorRegistry())
-        self.course = BlobCourse(want, DIGEST, sources, metrics, trail=Trail(), from_registry=None)
+        registry = _never_opened if has_registry else None
+        self.course = BlobCourse(want, DIGEST, sources, metrics, trail=Trail(), from_registry=registry)
         self.flight = Flight(DIGEST, "registry.example/app", 0.0)
 
     def offers(self, number: int, *, complete: bool = True, leading: bool = False) -> None:
@@ -52,6 +55,10 @@ class Border:
             step.stream.close()
         assert self.peers.open == 0
         return step
+
+
+def _never_opened(start: int) -> Any:
+    raise AssertionError(f"a course only says that the registry is to be asked, from byte {start}")
 
 
 def nodes_of(step: Step) -> list[int]:
@@ -169,3 +176,40 @@ async def test_cancelled_at_the_border(is_led: bool, autojump_clock: Any) -> Non
 
     border.routers.say(key_of(DIGEST), far)
     assert await cancel_at_every_checkpoint(cross, check) > 2
+
+
+@pytest.mark.parametrize("meanwhile", [None, Offer(complete=False, leading=True), Offer(), Offer(complete=False)])
+async def test_whoever_has_it_gives_nothing(meanwhile: Offer | None, autojump_clock: Any) -> None:
+    """The registry is asked, unless somebody else leads by then, or has it; who is mute makes that look no longer."""
+    border = Border({1: "b", 2: "b"}, mute=frozenset({1}), has_registry=True)
+    border.offers(1)
+    step: Step | None = None
+
+    async def look() -> None:
+        nonlocal step
+        step = await border.next()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(look)
+        await trio.sleep(1.9)
+        if meanwhile is not None:
+            border.others[2].advertise({key_of(DIGEST): meanwhile})
+    assert step is not None
+    assert trio.current_time() < 2 * HEAD_S + ALONE_S
+    if meanwhile is not None and meanwhile.leading:
+        assert (step.stream, nodes_of(step)) == (None, [2])
+    else:
+        assert step.stream is not None
+        assert step.stream.is_registry == (meanwhile is None or not meanwhile.complete)
+
+
+async def test_cancelled_where_nobody_gives_it(autojump_clock: Any) -> None:
+    """Whoever leaves before it is known whom to ask leaves nothing open."""
+    border = Border({1: "b"}, mute=frozenset({1}), has_registry=True)
+    border.offers(1)
+
+    async def check() -> None:
+        await trio.lowlevel.checkpoint()
+        assert border.peers.open == 0
+
+    assert await cancel_at_every_checkpoint(border.next, check) > 2

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
 from typing import Any
 
 from p2pmirror.oci import Digest
 from p2pmirror.peers.piecemap import PieceMap, decode, encode
 from p2pmirror.resolve.flight import Flight, PieceSizes
-from p2pmirror.resolve.sharing import piece_map
+from p2pmirror.resolve.sharing import next_piece, piece_map
+from p2pmirror.resolve.turns import Turns
 from p2pmirror.wire.identity import NodeId
 from tests.resolve.test_flight import Arrived
 
@@ -34,3 +36,34 @@ async def test_hashes_are_told_once_their_pieces_are_known(autojump_clock: Any) 
     assert {claimant: sorted(indexes) for claimant, indexes in opened.others.items()} == {LEADER: [0, 1, 2]}
     flight.add(0)
     assert (await told(flight, opened.seq)).hashes == {}, "told once"
+
+
+class Readable(Arrived):
+    """The same, of which pieces are given; their bytes are of no account here."""
+
+    async def feed(self, hasher: Any, offset: int, count: int) -> None:
+        hasher.update(bytes(count))
+
+    async def reader(self) -> object:
+        return object()
+
+
+async def test_a_piece_is_given_with_its_givers_own_hash(autojump_clock: Any) -> None:
+    """What somebody else claims of it maps alone say, as his: until the digest of all has shown that it is right."""
+    flight = Flight(Digest.of(b""), "registry.example/team/app", 0.0, PieceSizes(PIECE, 2 * PIECE))
+    flight.open(2 * PIECE, Readable())  # type: ignore[arg-type]
+    flight.learn(LEADER, {0: HASH}, lambda _: False)
+    flight.add(0, HASH)
+    flight.add(1)
+    flight.lead()
+
+    async def given(lacks: bytes) -> bytes | None:
+        piece = await next_piece(flight, Turns(), ASKER, first=0, lacks=lacks, wait_s=1.0)
+        assert piece is not None
+        piece.ended(False)  # so that it may be given again
+        return piece.piece_hash
+
+    assert await given(b"\x80") is None
+    assert await given(b"\x40") == sha256(bytes(PIECE)).digest()
+    flight.is_right = True
+    assert await given(b"\x80") == HASH

@@ -242,6 +242,16 @@ async def test_those_who_believed_the_same_liar(autojump_clock: Any) -> None:
         assert [banned(world, number) for number in (1, 2, 3, 4)] == [True, False, False, False]
 
 
+async def test_those_who_pass_on_what_a_banned_liar_claims(autojump_clock: Any) -> None:
+    """They are not taken for liars themselves, however often what they tell turns out wrong."""
+    stale = Script(WRONG, chunk_s=0.0, told=Told(PIECE_BYTES, author=node(1)))
+    scripts = {2: replace(leader(), head_s=0.5), 3: stale, 4: replace(stale, asked=[])}
+    async with node_among(scripts) as world:
+        world.scores.ban(node(1), DIGEST, trio.current_time(), "an earlier flight")
+        await pulled(world)
+        assert [banned(world, number) for number in (1, 2, 3, 4)] == [True, False, False, False]
+
+
 async def test_whoever_waits_when_bytes_turn_out_wrong(autojump_clock: Any) -> None:
     """All who have read of wrong bytes end early; the flight begins anew by itself, without the liar."""
     liar = Script(WRONG, chunk_s=0.0, told=Told(PIECE_BYTES, spreads=True))

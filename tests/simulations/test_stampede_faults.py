@@ -31,6 +31,11 @@ def test_a_small_stampede_gets_over(fault: str) -> None:
     assert figures["upstream_copies"] >= 1
 
 
+def test_whom_a_leader_gives_nothing() -> None:
+    """One of them goes to the registry, and leads the others: each went by itself, and the more copies came."""
+    assert played("leader-lies-nothing", 5, at="0.0", copies_max="2.1", **SMALL).figures["upstream_copies"] == 2
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("fault", FAULTS)
 def test_any_fault(fault: str) -> None:
