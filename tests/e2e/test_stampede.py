@@ -88,6 +88,7 @@ def large(eight: Lab) -> Iterator[Lab]:
     set_mtu(eight, LARGE_FRAME_BYTES)
     yield eight
     eight.network.heal()
+    remove_images(eight)
 
 
 def shape(lab: Lab, *, upstream_bits: int = RATE_BITS) -> None:
@@ -95,6 +96,12 @@ def shape(lab: Lab, *, upstream_bits: int = RATE_BITS) -> None:
     for node in lab.nodes:
         node.host.shape(RATE_BITS)
     lab.registry.host.shape(upstream_bits)
+
+
+def remove_images(lab: Lab) -> None:
+    """Make room on the one disk that all nodes share: a pull of 256 MiB by eight takes 6 GiB of it."""
+    for node in lab.nodes:
+        node.containerd.remove_all()
 
 
 def set_mtu(lab: Lab, count: int) -> None:
@@ -208,6 +215,31 @@ async def test_the_leader_is_killed_half_way(lab: Lab) -> None:
 
 
 @pytest.mark.long
+async def test_the_only_source_is_killed_half_way(lab: Lab) -> None:
+    """One of four has it and gives half of it: what is lost comes from the registry once, for all who pull."""
+    image = lab.image([256 * MIB])
+    lab.registry.push(image)
+    source, *others = lab.nodes
+    await trio.to_thread.run_sync(source.containerd.pull, image.name(NAME))
+    await trio.sleep(5)
+    shape(lab)
+    from_registry, from_source = lab.registry.sent_bytes(), source.host.sent_bytes()
+
+    def kill_the_source() -> None:
+        while source.host.sent_bytes() - from_source < 128 * MIB:
+            time.sleep(LOOK_S)
+        source.agent.kill()
+
+    pulls = await stampede(image, others, during=kill_the_source)
+    copies = (lab.registry.sent_bytes() - from_registry) / (256 * MIB)
+    told("4 nodes, 256 MiB, the only source killed half-way", pulls, copies, f"optimum {optimum_s(256 * MIB, 3):.1f} s")
+    assert pulls.outcomes == [None] * 3
+    assert all(node.containerd.verified(image) for node in others)
+    assert copies <= 1.1
+    assert pulls.last_s < 90
+
+
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("what", "layers", "options", "limit_s"),
     [
@@ -269,6 +301,7 @@ async def test_unshaped_links_beside_no_mirror(large: Lab) -> None:
             told(what, pulls, copies, f"{busy_s() - busy_before_s:.1f} s of processor time, the kernel's too")
             assert pulls.outcomes == [None] * 8
             assert copies <= COPIES_MAX if is_mirrored else copies > 7.5
+            remove_images(large)
     for node in large.nodes:
         ask_the_agent_alone(node)
 
