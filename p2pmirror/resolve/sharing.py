@@ -154,13 +154,13 @@ async def _give(flight: Flight, book: Spreading, index: int, asker: NodeId, lost
 
     try:
         with trio.CancelScope(shield=True):  # a hash and an open file, some milliseconds
-            own_hash = await hash_of(flight, index)
+            piece_hash = await hash_of(flight, index)
             file = await flight.incoming.reader()
     except Unreachable:
         ended(False)  # noqa: FBT003
         raise NotHere(f"{flight.digest} has ended") from None
     is_own = flight.is_right or index not in flight.claimed_by
-    return Piece(file, offset, count, flight.size, own_hash if is_own else None, ended)
+    return Piece(file, offset, count, flight.size, piece_hash if is_own else None, ended)
 
 
 async def hash_of(flight: Flight, index: int) -> bytes:
