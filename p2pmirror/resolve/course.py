@@ -219,8 +219,8 @@ class BlobCourse:
             and self._followed.get(each.node_id, 0) < FOLLOWED_MAX
             and not scores.banned(each.node_id, self._digest, now)
         )
-        for each in fresh:
-            self._followed[each.node_id] = self._followed.get(each.node_id, 0) + 1
+        for node_id in {each.node_id for each in fresh}:  # who is named twice is followed once
+            self._followed[node_id] = self._followed.get(node_id, 0) + 1
         return fresh
 
     async def _first(self, offset: int, company: AbstractSet[NodeId] = frozenset()) -> Won:

@@ -4,7 +4,8 @@ Laws:
 - only a flight that leads makes a peer wait for bytes; any flight makes him wait for news, for as long as he said;
 - who leads tells news the less often the more follow it: what they need at once comes with the pieces;
 - a map says what is whole and what its author claims; hashes are computed once somebody asks for a map, not before;
-- what a flight that leads has is given to one peer of each zone (`spreading`), and to others through that one.
+- what a flight that leads has is given to one peer of each zone (`spreading`), and to others through that one;
+- with a piece goes its hash only where it is the giver's own: what others claim maps alone say, as theirs.
 
 DESIGN.md section 4, "Flights and pieces".
 """

@@ -23,6 +23,7 @@ from tests.lab.containerd import Build
 from tests.lab.hosts import write_hosts
 from tests.lab.images import Image
 from tests.lab.lab import Lab, Node, at_once
+from tests.lab.process import wait_until
 from tests.lab.registry import NAME
 from tests.lab.through import Upstream, ask_the_agent_alone, fetch_through
 
@@ -226,8 +227,7 @@ async def test_the_only_source_is_killed_half_way(lab: Lab) -> None:
     from_registry, from_source = lab.registry.sent_bytes(), source.host.sent_bytes()
 
     def kill_the_source() -> None:
-        while source.host.sent_bytes() - from_source < 128 * MIB:
-            time.sleep(LOOK_S)
+        wait_until(lambda: source.host.sent_bytes() - from_source >= 128 * MIB, "half of it was given", timeout_s=60)
         source.agent.kill()
 
     pulls = await stampede(image, others, during=kill_the_source)

@@ -32,7 +32,7 @@ def test_a_small_stampede_gets_over(fault: str) -> None:
 
 
 def test_whom_a_leader_gives_nothing() -> None:
-    """One of them goes to the registry, and leads the others: each went by itself, and the more copies came."""
+    """One of them goes to the registry, and leads the others: two copies, and not one for each."""
     assert played("leader-lies-nothing", 5, at="0.0", copies_max="2.1", **SMALL).figures["upstream_copies"] == 2
 
 
