@@ -144,13 +144,16 @@ class Stampede:
         await self.begin(node)
         room = trio.CapacityLimiter(self._parameters.at_once)
 
-        async def pull_in_turn(layer: Digest) -> None:
-            async with room:
+        async def pull(layer: Digest) -> None:
+            try:
                 await self.pull_one(node, layer)
+            finally:
+                room.release_on_behalf_of(layer)
 
         async with trio.open_nursery() as nursery:
-            for layer in self.layers:
-                nursery.start_soon(pull_in_turn, layer)
+            for layer in self.layers:  # one after another, as containerd takes them
+                await room.acquire_on_behalf_of(layer)
+                nursery.start_soon(pull, layer)
         self.seconds.append(self.sim.now - began)
 
     async def begin(self, node: WholeNode) -> None:
