@@ -7,6 +7,7 @@ be missing, so the lab then fails instead.
 from __future__ import annotations
 
 import os
+import signal
 
 import pytest
 from hypothesis import settings
@@ -25,6 +26,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--long", action="store_true", help="run the tests marked long too (P2PMIRROR_LONG=1 does the same)"
     )
     parser.addoption("--kubernetes", action="store_true", help="run the tests that make a real Kubernetes too")
+
+
+def pytest_configure() -> None:
+    """Have Ctrl-C count, here and in what tests start, also where a shell that began them in the background had not."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(tryfirst=True)
