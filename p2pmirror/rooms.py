@@ -258,7 +258,7 @@ def _flights(content: Content, sources: Sources, seams: Seams, metrics: ResolveM
     room = content.room
     if room is None:
         return None
-    fetches = sources.intake.pieces_at_once(seams.piece_sizes.piece_bytes, FETCHES_MAX)
+    fetches = sources.intake.pieces_at_once(seams.piece_sizes.most_bytes, FETCHES_MAX)
     parts = SwarmParts(
         sources.peers,
         sources.router,

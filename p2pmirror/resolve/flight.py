@@ -32,19 +32,31 @@ from p2pmirror.wire.identity import NodeId
 
 TAIL_BYTES: Final = 64 * 1024  # withheld until the digest is known: small beside any layer that is worth keeping
 BOOKS_MAX: Final = 16  # zones of which a leader keeps a book: more than a cluster has
+PIECES_WANTED: Final = 128  # of a blob, unless they would be too short: 1 MiB each at 64 MiB, 2 at 256, 4 from 512 on
 FOLLOWER_S: Final = 5.0  # a peer that asked for the map within this follows the flight
 
 
 @dataclass(frozen=True, slots=True)
 class PieceSizes:
-    """How a blob is cut: below `whole_below_bytes` it is one piece; every node of a cluster has the same."""
+    """How a blob is cut: below `whole_below_bytes` it is one piece; every node of a cluster has the same.
 
-    piece_bytes: int = 4 << 20
+    A blob that is cut has pieces of `most_bytes`, or of a half, a quarter and so on of these, down to `least_bytes`,
+    until there are `PIECES_WANTED`: its last pieces are elsewhere the sooner the shorter they are, and each costs some
+    work, however short.
+    """
+
+    most_bytes: int = 4 << 20
     whole_below_bytes: int = 8 << 20
+    least_bytes: int = 1 << 20
 
     def of(self, size: int) -> int:
         """Return the length of the pieces of a blob."""
-        return self.piece_bytes if size >= self.whole_below_bytes else max(1, size)
+        if size < self.whole_below_bytes:
+            return max(1, size)
+        piece_bytes = self.most_bytes
+        while piece_bytes > self.least_bytes and pieces_of(size, piece_bytes) < PIECES_WANTED:
+            piece_bytes //= 2
+        return piece_bytes
 
 
 @dataclass(eq=False)

@@ -280,7 +280,7 @@ class Steering:
                 await self._stream_first(stream, is_wanted)
             while (index := next(filter(is_wanted, range(flight.have.count)), None)) is not None:
                 flight.streaming = index  # from now on: while it is being opened nobody else begins this piece
-                await self._stream_from(stream, index, flight.begins_at(index), is_wanted)
+                await self._stream_from(stream, flight.begins_at(index), is_wanted)
         except BaseException:
             flight.leads = flight.border is not None
             if flight.opened.is_set():
@@ -297,21 +297,22 @@ class Steering:
     async def _stream_first(self, stream: Stream, is_wanted: Callable[[int], bool]) -> None:
         """Learn the length from a stream, which is opened where an earlier try has ended, as it says itself."""
         flight = self._flight
-        start = await self._room.resumes_at(flight.digest, flight.sizes.piece_bytes)
+        start = await self._room.resumes_at(flight.digest, flight.sizes.of)
         try:
-            await self._stream_from(stream, start // flight.sizes.piece_bytes, start, is_wanted)
+            await self._stream_from(stream, start, is_wanted)
         except (NotHere, UpstreamRefused) as error:
             is_too_far = not stream.is_registry or (isinstance(error, UpstreamRefused) and error.status == 416)
             if not start or flight.opened.is_set() or not is_too_far:
                 raise
-            await self._stream_from(stream, 0, 0, is_wanted)
+            await self._stream_from(stream, 0, is_wanted)
 
-    async def _stream_from(self, stream: Stream, index: int, start: int, is_wanted: Callable[[int], bool]) -> None:
+    async def _stream_from(self, stream: Stream, start: int, is_wanted: Callable[[int], bool]) -> None:
         """Write what comes from a piece on, unless it turns out that the piece is here, or does not begin there."""
         flight = self._flight
         is_chosen = flight.opened.is_set()
         async with stream.open_at(start) as download:
             await self._open(download.size, None if stream.is_registry else stream.used()[-1])
+            index = start // flight.piece_bytes
             is_first = is_chosen or index == next(flight.missing(), None)
             is_free = index in flight.missing() and index not in flight.fetching
             if is_first and is_free and flight.begins_at(index) == start:

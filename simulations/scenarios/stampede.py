@@ -108,7 +108,7 @@ class Stampede:
         random = self.sim.random("layers")
         size = parameters.pieces * parameters.piece_bytes
         self.layers = [self.registry.put(random.randbytes(size)) for _ in range(parameters.layers)]
-        sizes = PieceSizes(parameters.piece_bytes, 2 * parameters.piece_bytes)
+        sizes = PieceSizes(parameters.piece_bytes, 2 * parameters.piece_bytes, parameters.piece_bytes)
         for number in range(self.sim.nodes):
             settings = self.settings(number, host_of(number))
             files = MemoryFiles()

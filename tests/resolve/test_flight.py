@@ -112,6 +112,15 @@ def test_how_a_blob_is_cut(size: int, piece: int) -> None:
     assert flight.have.count == -(-size // piece)
 
 
+@pytest.mark.parametrize(
+    ("size_mib", "piece_mib"),
+    [(7, 7), (8, 1), (64, 1), (127, 1), (254, 1), (255, 2), (256, 2), (508, 2), (509, 4), (1024, 4), (100_000, 4)],
+)
+def test_how_long_pieces_are(size_mib: int, piece_mib: int) -> None:
+    """So that there are some hundred of them, each from 1 to 4 MiB."""
+    assert PieceSizes().of(size_mib << 20) == piece_mib << 20
+
+
 # --- claims ---
 
 

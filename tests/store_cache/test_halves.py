@@ -90,14 +90,14 @@ async def test_what_is_left_is_gone_on_with(files: Files, tmp_path: Path) -> Non
     metrics = CacheMetrics(CollectorRegistry())
     store = CacheStore(directory, files, options(), None, metrics)
     await store.look()
-    assert await store.resumes_at(DIGEST, PIECE) == 3 * PIECE
+    assert await store.resumes_at(DIGEST, lambda _: PIECE) == 3 * PIECE
     incoming = await received(store)
     assert incoming.left == Left((PIECE, 2 * PIECE, 3 * PIECE), (5 * PIECE, 9 * PIECE))
     assert incoming.written == 0
     await finish(store, incoming)
     assert metrics.resumed._value.get() == 5 * PIECE - 5
     assert await names(files, directory) == []
-    assert await store.resumes_at(DIGEST, PIECE) == 0
+    assert await store.resumes_at(DIGEST, lambda _: PIECE) == 0
 
 
 async def test_left_again_and_again(files: Files, tmp_path: Path) -> None:
@@ -112,7 +112,7 @@ async def test_left_again_and_again(files: Files, tmp_path: Path) -> None:
         await write(incoming, incoming.written, count * PIECE)
         await incoming.leave()
         assert len(await names(files, directory)) == 2
-    assert await store.resumes_at(DIGEST, PIECE) == 9 * PIECE
+    assert await store.resumes_at(DIGEST, lambda _: PIECE) == 9 * PIECE
     assert store._room.reserved_bytes == 0
 
 
@@ -122,7 +122,7 @@ async def test_the_whole_blob_may_have_been_left(files: Files, tmp_path: Path) -
     incoming = await received(store)
     await write(incoming, 0, len(DATA))
     await incoming.leave()
-    assert await store.resumes_at(DIGEST, PIECE) == len(DATA) - 1
+    assert await store.resumes_at(DIGEST, lambda _: PIECE) == len(DATA) - 1
     async with await received(store) as incoming:
         assert await incoming.prove_to(incoming.left.prefixes[-1])
         assert await incoming.is_right()
@@ -196,7 +196,8 @@ async def test_another_length_or_other_pieces() -> None:
         files = MemoryFiles()
         await leave_half(await looked(files))
         store = await looked(files)
-        assert await store.resumes_at(DIGEST, PIECE // 2) == 0
+        assert await store.resumes_at(DIGEST, lambda _: PIECE // 2) == 0
+        assert await store.resumes_at(DIGEST, lambda size: PIECE if size == len(DATA) else 1) == 3 * PIECE
         async with await store.receive(DIGEST, size, None, NAME, piece_bytes=piece_bytes) as incoming:
             assert incoming.left == Left()
             assert len(rests(files)) == 1
@@ -231,7 +232,7 @@ async def test_who_does_not_ask_for_it_does_not_get_it() -> None:
         with pytest.raises(ValueError, match="no piece was left"):
             await incoming.prove_piece(0)
         await incoming.note(0, bytes(32))
-    assert await store.resumes_at(DIGEST, PIECE) == 3 * PIECE
+    assert await store.resumes_at(DIGEST, lambda _: PIECE) == 3 * PIECE
 
 
 async def test_two_agents_never_have_the_same_half(files: Files, tmp_path: Path) -> None:
@@ -306,7 +307,7 @@ async def test_no_room_any_more() -> None:
     with pytest.raises(StoreFull):
         await received(small)
     assert small._room.reserved_bytes == 0
-    assert await small.resumes_at(DIGEST, PIECE) == 3 * PIECE
+    assert await small.resumes_at(DIGEST, lambda _: PIECE) == 3 * PIECE
 
 
 async def test_a_disk_that_takes_no_notes() -> None:
@@ -321,7 +322,7 @@ async def test_a_disk_that_takes_no_notes() -> None:
         harm()
         await write(incoming, 0, 5 * PIECE)
         await incoming.leave()
-    assert await store.resumes_at(DIGEST, PIECE) == 0
+    assert await store.resumes_at(DIGEST, lambda _: PIECE) == 0
     async with await received(store) as incoming:
         files.bytes_free = 0
         await write(incoming, 0, len(DATA))
@@ -337,7 +338,7 @@ async def test_cancelled_anywhere(files: Files, tmp_path: Path) -> None:
 
     async def use() -> None:
         await leave_half(store)
-        await store.resumes_at(DIGEST, PIECE)
+        await store.resumes_at(DIGEST, lambda _: PIECE)
         incoming = await received(store)
         try:
             assert await incoming.prove_to(3 * PIECE)

@@ -131,7 +131,7 @@ async def test_cancelled_anywhere(scratch: Scratch, files: Files, tmp_path: Path
 
     async def receive() -> None:
         first = FirstWithRoom(Scratch(tmp_path / "scratch", files, 0), scratch)
-        assert await first.resumes_at(DIGEST, 10) == await scratch.resumes_at(DIGEST, 10) == 0
+        assert await first.resumes_at(DIGEST, lambda _: 10) == await scratch.resumes_at(DIGEST, lambda _: 10) == 0
         incoming = await first.receive(DIGEST, len(DATA), None, NAME, piece_bytes=10)
         try:
             await incoming.write(DATA)

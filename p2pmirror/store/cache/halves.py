@@ -5,6 +5,7 @@ told; a name alone is believed in nothing, for all of it is hashed before it cou
 """
 
 import logging
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,7 +46,7 @@ class Halves:
         """Return the notes of a file that is begun."""
         return Notes(self._files, writer, Progress(size, piece_bytes))
 
-    async def resumes_at(self, digest: Digest, piece_bytes: int) -> int:
+    async def resumes_at(self, digest: Digest, piece_bytes_of: Callable[[int], int]) -> int:
         """Return the first byte that a half has not, if it is right, or the last byte; 0 where there is none."""
         try:
             names = await self._files.contents(self._root)
@@ -54,7 +55,9 @@ class Halves:
         for name in halves(names, digest.hex):
             (data,) = await self._files.read_many([self._root / (name + BESIDE)], NOTES_BYTES_MAX)
             progress = Progress.read(data)
-            if progress is not None and (progress.size, progress.piece_bytes) == (names[name].size, piece_bytes):
+            if progress is None or progress.size != names[name].size:
+                continue
+            if progress.piece_bytes == piece_bytes_of(progress.size):
                 return min(progress.reach, progress.size - 1)
         return 0
 

@@ -10,6 +10,7 @@ Laws:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self
@@ -118,8 +119,11 @@ class Receives(Protocol):
         """
         ...
 
-    async def resumes_at(self, digest: Digest, piece_bytes: int) -> int:
-        """Return the first byte that an earlier try has not left, as it says itself; the last one where it has all."""
+    async def resumes_at(self, digest: Digest, piece_bytes_of: Callable[[int], int]) -> int:
+        """Return the first byte that an earlier try has not left, as it says itself; the last one where it has all.
+
+        `piece_bytes_of` says how long the pieces of a blob of a size are; what was cut in another way does not count.
+        """
         ...
 
 

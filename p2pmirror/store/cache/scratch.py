@@ -9,6 +9,7 @@ Settings `scratch_dir` and `scratch_max_bytes`.
 """
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NoReturn
 
@@ -62,7 +63,7 @@ class Scratch:
             raise
         return CacheIncoming(digest, size, writer, keep=_keep, release=self._release, judged=_judged)
 
-    async def resumes_at(self, digest: Digest, piece_bytes: int) -> int:  # noqa: ARG002
+    async def resumes_at(self, digest: Digest, piece_bytes_of: Callable[[int], int]) -> int:  # noqa: ARG002
         """Return 0: nothing is left here."""
         await trio.lowlevel.checkpoint()
         return 0
@@ -117,9 +118,9 @@ class FirstWithRoom:
         except StoreFull:
             return await self._second.receive(digest, size, media_type, name)
 
-    async def resumes_at(self, digest: Digest, piece_bytes: int) -> int:
+    async def resumes_at(self, digest: Digest, piece_bytes_of: Callable[[int], int]) -> int:
         """Return the first byte that an earlier try has not left in the first."""
-        return await self._first.resumes_at(digest, piece_bytes)
+        return await self._first.resumes_at(digest, piece_bytes_of)
 
 
 async def _keep(incoming: CacheIncoming) -> NoReturn:

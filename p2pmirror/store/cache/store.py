@@ -5,7 +5,7 @@ other agents and the `cache` commands; what cannot be written is not kept, and e
 """
 
 import logging
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from math import inf
 from pathlib import Path
 from typing import TypeVar
@@ -198,9 +198,9 @@ class CacheStore:
         self._trouble.could_write()  # a file, and it has its room
         return incoming
 
-    async def resumes_at(self, digest: Digest, piece_bytes: int) -> int:
+    async def resumes_at(self, digest: Digest, piece_bytes_of: Callable[[int], int]) -> int:
         """Return the first byte that an earlier try has not left; see `protocol.Receives`."""
-        return await self._halves.resumes_at(digest, piece_bytes)
+        return await self._halves.resumes_at(digest, piece_bytes_of)
 
     async def keep_document(self, digest: Digest, media_type: str, data: bytes, name: str) -> None:
         """Keep a manifest or an index, and give its name to all that it leads to and that is here."""
