@@ -290,6 +290,10 @@ class Flight:
         self.followers = {each: at for each, at in self.followers.items() if now < at + FOLLOWER_S}
         return list(self.followers)
 
+    def is_followed_by_others(self, node_id: NodeId, now: float) -> bool:
+        """Whether anybody but this node follows it."""
+        return any(each != node_id for each in self.follows_now(now))
+
     def changed(self) -> None:
         """Wake all readers."""
         self._changed.set()

@@ -4,6 +4,7 @@ Laws: what is held is answered without asking anybody; a peer that asks is answe
 an answer is given only when its source has answered and its length is known.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import trio
@@ -11,6 +12,7 @@ import trio
 from p2pmirror.errors import NotHere, Unreachable
 from p2pmirror.oci import DOCUMENT_BYTES_MAX, Descriptor, Digest, Invalid, media_type_of
 from p2pmirror.peers.piecemap import PieceMap
+from p2pmirror.peers.protocol import Follow
 from p2pmirror.resolve.blobs import BlobParts, Blobs
 from p2pmirror.resolve.confirmed import Confirmed
 from p2pmirror.resolve.flight import Flight
@@ -153,7 +155,7 @@ class MirrorResolver:
             raise NotHere(f"{digest} is not held here")
         found = self._blobs.for_peer(want, flight, trail)
         peer = self._only_to(want, found.content.size)
-        return found if peer is None else replace(found, close=self._giving.begin(digest, peer))
+        return found if peer is None else replace(found, close=self._given_to(peer, digest))
 
     async def _document(self, want: Want, digest: Digest, trail: Trail) -> Found:
         """Find a manifest elsewhere."""
@@ -179,11 +181,21 @@ class MirrorResolver:
         peer = self._only_to(want, blob.info.size)
         if peer is not None:
             try:
-                blob.file = WatchedFile(blob.file, self._giving.begin(blob.info.digest, peer))
+                blob.file = WatchedFile(blob.file, self._given_to(peer, blob.info.digest))
             except BaseException:
                 blob.file.close()
                 raise
         return blob
+
+    def _given_to(self, peer: NodeId, digest: Digest) -> Callable[[], None]:
+        """Return what is to be called once a large blob has gone to a peer. Raises `Follow`: it is to take pieces.
+
+        What others are taking pieces of is with them, too, and would go out beside what they ask for.
+        """
+        flight = None if self._flights is None else self._flights.get(digest)
+        if flight is not None and flight.is_followed_by_others(peer, trio.current_time()):
+            raise Follow(f"{digest} is being given in pieces", self._own)
+        return self._giving.begin(digest, peer)
 
     def _only_to(self, want: Want, size: int) -> NodeId | None:
         """Return the peer to whom alone a large blob goes now, since others can follow him; None: it is none."""

@@ -3,6 +3,8 @@
 Laws:
 - only a flight that leads makes a peer wait for bytes; any flight makes him wait for news, for as long as he said;
 - who leads tells news the less often the more follow it: what they need at once comes with the pieces;
+- who follows a flight that leads only once it has come to its end takes the pieces of his choice: by then others have
+  them as well;
 - a map says what is whole and what its author claims; hashes are computed once somebody asks for a map, not before;
 - what a flight that leads has is given to one peer of each zone (`spreading`), and to others through that one;
 - with a piece goes its hash only where it is the giver's own: what others claim maps alone say, as theirs.
@@ -69,7 +71,7 @@ async def piece_map(flight: Flight, own: NodeId, asker: NodeId, *, since: int, w
         flight.have if is_open else Bitmap(0),
         hashes,
         flight.author or own,
-        flight.leads,
+        flight.leads and not (flight.is_right and not since),
         tuple(followers[-FOLLOWERS_MAX:]),
         _claims_of_others(flight, own, hashes),
     )

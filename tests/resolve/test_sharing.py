@@ -38,6 +38,20 @@ async def test_hashes_are_told_once_their_pieces_are_known(autojump_clock: Any) 
     assert (await told(flight, opened.seq)).hashes == {}, "told once"
 
 
+async def test_who_comes_to_a_leader_at_the_end_chooses_his_pieces(autojump_clock: Any) -> None:
+    """Whoever follows before goes on as he began; of what is all here somebody else is told as of a plain peer's."""
+    flight = Flight(Digest.of(b""), "registry.example/team/app", 0.0, PieceSizes(PIECE, 2 * PIECE))
+    flight.open(2 * PIECE, Arrived())  # type: ignore[arg-type]
+    flight.lead()
+    early = await told(flight, 0)
+    flight.add(0)
+    flight.add(1)
+    assert early.spreads
+    flight.is_right = True
+    assert (await told(flight, early.seq)).spreads
+    assert not (await told(flight, 0)).spreads
+
+
 class Readable(Arrived):
     """The same, of which pieces are given; their bytes are of no account here."""
 

@@ -53,6 +53,16 @@ def test_a_stampede_is_the_same_in_any_process() -> None:
     assert done.stdout.strip() == played("cold-stampede", 4).trace_digest
 
 
+def test_late_nodes_take_it_from_all_who_have_it() -> None:
+    """Starts five seconds apart: nobody shares one giver with others who take pieces of him (30 s for one of eight)."""
+    scenario = scenarios.find("cold-stampede")
+    assert scenario is not None
+    outcome = play(Run(scenario, 8, 1, {"pieces": "64", "piece_bytes": "65536", "stagger_s": "5"}))
+    assert outcome.ok, outcome.violated or outcome.error
+    assert outcome.figures["upstream_copies"] <= 1.05
+    assert outcome.figures["seconds_max"] < 27.5
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("at_once", ["3", "4"])
 def test_four_layers_at_once(at_once: str) -> None:
