@@ -89,7 +89,6 @@ CANCELLED: Final[dict[str, tuple[str, ...]]] = {
         "resolve.passing.Passage: pump",
         "resolve.through.Through: pass_on passed",
     ),
-    "tests/resolve/test_course.py::test_others_are_those_of_its_zone": ("resolve.course.BlobCourse: others",),
     "tests/resolve/test_course.py::test_cancelled_at_the_border": ("resolve.course.BlobCourse: across",),
     "tests/resolve/test_course.py::test_cancelled_where_nobody_gives_it": ("resolve.race.Sources: told",),
     "tests/store_cache/test_scratch.py::test_cancelled_anywhere": (

@@ -83,10 +83,6 @@ class BlobCourse:
                 parts = ()
         return await self._without_holder(parts, company, is_stuck=is_stuck)
 
-    async def others(self) -> tuple[Provider, ...]:
-        """Return who of this zone is told to have all or some of it; see `steering.Course`."""
-        return tuple(each for each in await self._sources.told(self._digest) if not self._is_far(each))
-
     async def across(self, won: Won, company: AbstractSet[NodeId] = frozenset()) -> Step:
         """Return the stream of a peer that has answered, or whom to follow where one of this zone has a far one's."""
         if not self._is_far(won.provider):

@@ -32,7 +32,7 @@ from p2pmirror.wire.identity import NodeId
 
 TAIL_BYTES: Final = 64 * 1024  # withheld until the digest is known: small beside any layer that is worth keeping
 BOOKS_MAX: Final = 16  # zones of which a leader keeps a book: more than a cluster has
-PIECES_WANTED: Final = 128  # of a blob, unless they would be too short: 1 MiB each at 64 MiB, 2 at 256, 4 from 512 on
+PIECES_WANTED: Final = 128  # of a blob, unless they would be too short: 1 MiB each at 64 MiB, 2 at 256, 4 at 512
 FOLLOWER_S: Final = 5.0  # a peer that asked for the map within this follows the flight
 
 
@@ -290,9 +290,10 @@ class Flight:
         self.followers = {each: at for each, at in self.followers.items() if now < at + FOLLOWER_S}
         return list(self.followers)
 
-    def is_followed_by_others(self, node_id: NodeId, now: float) -> bool:
-        """Whether anybody but this node follows it."""
-        return any(each != node_id for each in self.follows_now(now))
+    def goes_in_pieces_to(self, node_id: NodeId, now: float) -> bool:
+        """Whether a node is to take pieces instead of all of it: since it came in pieces, or others take some."""
+        came_in_pieces = bool(self.used) and not self.streamed
+        return came_in_pieces or any(each != node_id for each in self.follows_now(now))
 
     def changed(self) -> None:
         """Wake all readers."""

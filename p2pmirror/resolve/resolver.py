@@ -190,10 +190,10 @@ class MirrorResolver:
     def _given_to(self, peer: NodeId, digest: Digest) -> Callable[[], None]:
         """Return what is to be called once a large blob has gone to a peer. Raises `Follow`: it is to take pieces.
 
-        What others are taking pieces of is with them, too, and would go out beside what they ask for.
+        What others take pieces of, or took with this node, is with them too, and would go out beside what they ask for.
         """
         flight = None if self._flights is None else self._flights.get(digest)
-        if flight is not None and flight.is_followed_by_others(peer, trio.current_time()):
+        if flight is not None and flight.goes_in_pieces_to(peer, trio.current_time()):
             raise Follow(f"{digest} is being given in pieces", self._own)
         return self._giving.begin(digest, peer)
 

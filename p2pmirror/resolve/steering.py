@@ -5,7 +5,6 @@ Laws:
 - a length is believed of whoever tells it first, until somebody who knows better says otherwise, or until nothing comes
   and somebody else says otherwise: then the flight is `Refuted`, and may begin anew without him;
 - peers that say much and give nothing are left;
-- while a peer's stream goes on others are asked too: he may be giving to many, and they may be idle;
 - what an earlier try has left is not fetched again: a stream begins behind it, at the first byte that is not there.
 
 DESIGN.md section 4, "Flights and pieces".
@@ -38,9 +37,6 @@ STARVED_S: Final = 2.0  # without a byte from peers: as long as a lease, so that
 STUCK_MAX: Final = 5  # steps without a byte, some 10 s: then peers are left, whatever they say
 ERRORS_MAX: Final = 3  # courses that failed in a row while peers were there
 SIZE_BAN_S: Final = 60.0  # for a wrong length: a pull and its retries; he may only have passed on what another told
-
-OTHERS_S: Final = 1.0  # of a peer's stream until others are asked too: by then a free link has brought 100 MiB
-OTHERS_GROWS: Final = 2.0  # times as long until they are looked for again
 
 OpenAt = Callable[[int], AbstractAsyncContextManager[Download]]
 """Opens the blob from a byte on, once its length is known."""
@@ -76,10 +72,6 @@ class Course(Protocol):
 
         Raises `NotHere`, `Unreachable`, `UpstreamRefused`: nowhere.
         """
-        ...
-
-    async def others(self) -> tuple[Provider, ...]:
-        """Return who of this zone is told to have all or some of it. Cancellation: nothing is left."""
         ...
 
 
@@ -161,7 +153,7 @@ class Steering:
         if step.stream is None:
             return None
         if not step.stream.is_registry:
-            await self._stream_beside_others(step.stream)
+            await self._stream(step.stream)
             return None
         return await self._stream_or_else(step.stream)
 
@@ -230,33 +222,6 @@ class Steering:
         flight = self._flight
         offer = Offer(complete=False, leading=flight.leads)
         self._parts.router.advertise({key_of(flight.digest): offer})
-
-    async def _stream_beside_others(self, stream: Stream) -> None:
-        """Write what a peer's stream brings; once it takes long, ask whoever else is told to have it.
-
-        Whose stream it is gives pieces as they do when it ends early, because they have what is missing.
-        """
-        told: tuple[Provider, ...] = ()
-
-        async def look() -> None:
-            nonlocal told
-            wait_s = OTHERS_S
-            while True:
-                await trio.sleep(wait_s)
-                told = await self._course.others()
-                givers = set(stream.used())
-                self._swarm.meet(each for each in told if each.node_id not in givers)
-                wait_s *= OTHERS_GROWS
-
-        try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(look)
-                await self._stream(stream)
-                nursery.cancel_scope.cancel()
-        except BaseExceptionGroup as group:
-            raise only_error(group) from None
-        if not self._swarm.is_alone:
-            self._swarm.meet(told)
 
     async def _stream_or_else(self, stream: Stream) -> Step | None:
         """Write what a registry's stream brings; return what to do instead when it stands still and others go on."""

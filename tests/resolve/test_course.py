@@ -87,23 +87,6 @@ async def test_while_something_comes_nobody_else_is_looked_for(autojump_clock: A
     assert (await border.next()).stream is not None, "nobody is left who could send more"
 
 
-async def test_others_are_those_of_its_zone(autojump_clock: Any) -> None:
-    """Whether they have all of it or parts; cancelled, nothing is left."""
-    border = Border({1: "a", 2: "b", 3: "b"})
-    border.offers(1)
-    border.offers(2)
-    border.offers(3, complete=False)
-
-    async def look() -> None:
-        assert {each.node_id for each in await border.course.others()} == {node(2), node(3)}
-
-    async def check() -> None:
-        await trio.lowlevel.checkpoint()
-        assert border.peers.open == 0
-
-    assert await cancel_at_every_checkpoint(look, check) > 0
-
-
 async def test_the_next_one_follows_it(autojump_clock: Any) -> None:
     """Where another node of the zone has that lease the far peer's answer is let go of, and that node followed."""
     border = Border({1: "a", 2: "b"})
