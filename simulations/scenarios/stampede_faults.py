@@ -22,7 +22,8 @@ from simulations.world import Simulation
 FIRST_S = 0.2  # one node begins so much before the others, and leads
 COPIES_USUAL = 1.85  # what a leader had got and not given whole is fetched once more: of 16 pieces most
 STAND_STILL = {"leader-cut-off", "registry-silent", "registry-back"}  # longer than a lease bears
-COPIES_OF_TWO = 2.4  # two lead: what one has is worth nothing, cannot reach the others, or goes on later
+COPIES_OF_TWO = 2.7  # two lead: what one has is worth nothing, cannot reach the others, or goes on later
+COPIES_OF_SIZE = 3.6  # a leader's wrong length makes each begin anew, at moments of its own: 2.0 to 3.5 in twelve seeds
 COPIES_OF_HALVES = 3.1  # one leads in each half, and after one of them, whom no registry answers, another
 HEAD_S = 12.0  # a request is held for 10 s at most; and what passes before a flight begins
 KEPT_S = 45.0  # what came from peers is kept by then
@@ -174,6 +175,8 @@ FAULTS: Mapping[str, Fault] = {
 def _copies_max(fault: str, liars: int) -> float:
     if fault == "partition":
         return COPIES_OF_HALVES
+    if fault == "leader-lies-size":
+        return COPIES_OF_SIZE
     is_of_two = fault in STAND_STILL or fault.startswith("leader-lies") or liars > 1
     return COPIES_OF_TWO if is_of_two else COPIES_USUAL
 
