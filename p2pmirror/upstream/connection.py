@@ -37,6 +37,11 @@ class Connection(httpcore.AsyncNetworkStream):
         self._dropped = False
         self.soiled = False  # whether somebody has left a question on it
 
+    @property
+    def is_dropped(self) -> bool:
+        """Whether we have closed it ourselves."""
+        return self._dropped
+
     def drop(self) -> None:
         """Close at once; whoever reads or writes gets an error."""
         self._dropped = True

@@ -1,11 +1,13 @@
 """Manifests and indexes: what a tag names, and a document by its digest.
 
 Laws: a tag is asked for by HEAD, which costs nothing of a quota, and by GET only where HEAD does not tell; what comes
-by GET is hashed; a document is one of the type that it came as, or it is refused.
+by GET is hashed; a document is one of the type that it came as, or it is refused; whoever shared a connection with one
+who left in the middle asks again.
 
 Follows the OCI distribution specification, "Pulling manifests".
 """
 
+from contextlib import suppress
 from typing import Final
 
 from p2pmirror.errors import UpstreamRefused
@@ -22,7 +24,9 @@ from p2pmirror.oci import (
 from p2pmirror.upstream.answer import Answer, Question
 from p2pmirror.upstream.asking import Asker
 from p2pmirror.upstream.protocol import Document
+from p2pmirror.upstream.transport import Dropped
 
+DROPPED_MAX: Final = 3  # times that others who left took the connection with them: each time another one is used
 ACCEPT: Final = ", ".join((*sorted(mediatype.INDEXES), *sorted(mediatype.MANIFESTS)))
 
 
@@ -47,6 +51,13 @@ async def fetch(asker: Asker, repository: str, digest: Digest) -> Document:
 
 
 async def _fetched(asker: Asker, repository: str, reference: str | Digest) -> Document:
+    for _ in range(DROPPED_MAX):
+        with suppress(Dropped):
+            return await _fetched_once(asker, repository, reference)
+    return await _fetched_once(asker, repository, reference)
+
+
+async def _fetched_once(asker: Asker, repository: str, reference: str | Digest) -> Document:
     async with asker.answer(_question("GET", repository, reference)) as answer:
         data = await answer.read(DOCUMENT_BYTES_MAX)
         expected = reference if isinstance(reference, Digest) else _digest(answer) or Digest.of(data)

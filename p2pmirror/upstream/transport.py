@@ -2,7 +2,8 @@
 
 Laws:
 - whatever goes wrong below is `Unreachable` above; no exception of httpx, httpcore, h11, h2 or ssl leaves this module;
-- a body that is given up takes its connection with it, at once: nothing of it is read into the void;
+- a body that is given up takes its connection with it, at once: nothing of it is read into the void; others
+  whose answers it carried (HTTP/2) are told so by `Dropped`;
 - documents may share one connection (HTTP/2); each blob has one of its own (HTTP/1.1), so that one that is given up or
   read slowly holds no other back;
 - no clock but trio's and no environment decides anything: proxies come from the settings, idle connections are dropped
@@ -47,6 +48,10 @@ _FAILURES: Final = (
 )
 
 
+class Dropped(Unreachable):
+    """A body that broke off because somebody else who shared its connection was given up: it may be asked for again."""
+
+
 class Body(httpx.AsyncByteStream):
     """The body of one answer, read part by part."""
 
@@ -60,7 +65,7 @@ class Body(httpx.AsyncByteStream):
         self._ended = False
 
     async def receive(self) -> bytes:
-        """Return the next bytes, b"" at the end. Raises `Unreachable`. Cancelled, it can only be closed."""
+        """Return the next bytes, b"" at the end. Raises `Unreachable`, `Dropped`. Cancelled, it can only be closed."""
         while not self._ended:
             try:
                 part = await anext(self._parts)
@@ -69,6 +74,8 @@ class Body(httpx.AsyncByteStream):
             except BaseException as error:
                 self._connection.soiled = True
                 if isinstance(error, _FAILURES):
+                    if self._connection.is_dropped:
+                        raise Dropped("the connection was dropped") from None
                     _raise(error, "")
                 raise
             else:
