@@ -11,7 +11,7 @@ from collections.abc import Set as AbstractSet
 from random import Random
 from typing import Final, Protocol
 
-WINDOW_PIECES: Final = 32  # ahead of the frontier: 32 to 128 MiB; 64 and 128 pieces of a layer of 128 gain nothing
+WINDOW_PIECES: Final = 32  # ahead of the frontier: 32 to 128 MiB; with 64 or 128 no layer comes sooner
 ASKS_MAX: Final = 2  # of one piece: when it is late somebody else is asked too, and the first one counts
 
 
